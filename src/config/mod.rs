@@ -1,0 +1,226 @@
+//! The configuration as the rest of the program sees it: types that cannot hold nonsense.
+//!
+//! A file and the environment become a [`Config`] in [`load`]; nothing here touches Kafka.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub kafka: Kafka,
+    pub input: Input,
+    pub output: Output,
+    pub id: Id,
+    pub window: Window,
+    pub scope: Scope,
+    pub duplicates: SideTopic,
+    pub rejected: SideTopic,
+    pub journal: Journal,
+    pub store: Store,
+    pub transaction: Transaction,
+    /// Worker threads, each one member of the consumer group. Default 1, at most 64.
+    pub workers: usize,
+    pub http: Http,
+    pub log: Log,
+}
+
+/// `kafka:` how to reach the cluster, and who we are there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kafka {
+    /// `host:port`, comma separated. Required.
+    pub bootstrap_servers: String,
+    /// Consumer group. Required.
+    pub group_id: String,
+    /// Names this instance; part of the transactional id. Default: the host name.
+    pub instance_id: String,
+    /// Also set `group.instance.id`. Default false.
+    pub static_membership: bool,
+    /// librdkafka properties of both clients, verbatim.
+    pub properties: BTreeMap<String, String>,
+    pub consumer_properties: BTreeMap<String, String>,
+    pub producer_properties: BTreeMap<String, String>,
+}
+
+/// `input:` what is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// Topic names; one that starts with `^` is a regular expression. Required, not empty.
+    pub topics: Vec<TopicPattern>,
+    /// Where a partition with no committed offset begins. Default earliest.
+    pub start: Start,
+}
+
+/// A topic by name, or all topics that a regular expression matches from their first character.
+#[derive(Debug, Clone)]
+pub enum TopicPattern {
+    Name(String),
+    Regex(regex::Regex),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    Fail,
+}
+
+/// `output:` where new records go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Default `{topic}_dedup`.
+    pub topic: TopicTemplate,
+    /// Default same.
+    pub partition: PartitionBy,
+    /// Create it (and the duplicates and rejected topics) when absent. Default true.
+    pub create: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionBy {
+    /// The record's own partition number.
+    Same,
+    /// murmur2 of the key, as the Java client does.
+    Key,
+}
+
+/// `id:` where a record's id is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Id {
+    /// Required.
+    pub from: IdSource,
+    /// What becomes of a record without one. Default forward.
+    pub missing: Missing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdSource {
+    Key,
+    Value,
+    /// The last header of that name.
+    Header(String),
+    /// RFC 6901 pointer into the value.
+    Json(String),
+    /// 1-based column of the value, and the delimiter (default `,`).
+    Csv { column: usize, delimiter: u8 },
+    /// All of these, none of them itself `All`; at least one.
+    All(Vec<IdSource>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    Forward,
+    Reject,
+    Drop,
+    Fail,
+}
+
+/// `window:` how long an id is remembered. At least one of `time_ms` and `ids` is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Milliseconds; `None` only where `ids` alone was configured. Default 24 h.
+    pub time_ms: Option<i64>,
+    /// Count of ids; 1 or more.
+    pub ids: Option<u64>,
+    /// A duplicate renews its id. Default false.
+    pub refresh: bool,
+    /// Milliseconds that a timestamp may be ahead of the wall clock. Default 10 min.
+    pub max_ahead_ms: i64,
+}
+
+/// `scope:` which records share one seen set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Partition,
+}
+
+/// `duplicates:` and `rejected:`; `None` means that such records are only counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SideTopic {
+    pub topic: Option<TopicTemplate>,
+}
+
+/// `journal:` the topic that holds the runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Journal {
+    /// Default `{topic}-{group}-seen`.
+    pub topic: TopicTemplate,
+    /// `retention.ms` of a journal that may not be trimmed. Default none (-1).
+    pub retention: Option<Duration>,
+}
+
+/// `store:` the local cache of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    pub path: PathBuf,
+}
+
+/// `transaction:` bounds of one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// Default 100 ms.
+    pub interval: Duration,
+    /// Default 20,000; 1 to 1,000,000.
+    pub records: usize,
+    /// Default 30 s.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http {
+    /// Probes and metrics. Default 0.0.0.0:9464.
+    pub listen: SocketAddr,
+    /// Status and admin. Default 127.0.0.1:9465.
+    pub admin: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A tracing filter: `info`, `debug`, `info,rdkafka=debug`. Default info.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A topic name in which `{topic}` stands for the input topic and `{group}` for the group id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicTemplate(pub String);
+
+impl TopicTemplate {
+    /// The topic name for one input topic.
+    pub fn render(&self, topic: &str, group: &str) -> String {
+        self.0.replace("{group}", group).replace("{topic}", topic)
+    }
+
+    /// Whether every input topic gets a topic of its own.
+    pub fn is_per_topic(&self) -> bool {
+        self.0.contains("{topic}")
+    }
+}
+
+impl PartialEq for TopicPattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(a), Self::Name(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+impl TopicPattern {
+    /// Whether the pattern stands for this topic.
+    pub fn matches(&self, topic: &str) -> bool {
+        match self {
+            Self::Name(name) => name == topic,
+            Self::Regex(regex) => regex.is_match(topic),
+        }
+    }
+}

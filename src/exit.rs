@@ -1,0 +1,67 @@
+//! How the process ends: one status for each kind of ending, and the sentence that goes with it.
+
+use std::fmt;
+
+/// Exit statuses; a supervisor decides from them whether a restart can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Done, or stopped when asked to.
+    Done = 0,
+    /// `verify` or the demo's audit found a difference.
+    AuditFailed = 1,
+    /// Bad usage or config: a person must change a flag or the file.
+    Usage = 64,
+    /// Kafka could not be reached at start.
+    Unreachable = 69,
+    /// A defect of this program.
+    Internal = 70,
+    /// Fatal for this process, but a restart helps (fenced, fatal client error).
+    Restart = 75,
+    /// The environment contradicts the config (partition counts, journal of another deployment).
+    Contradiction = 78,
+}
+
+/// Why the process, or one of its workers, must end: a status and one sentence for a person that
+/// says what happened, where, and what to do next.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// What the process exits with.
+    pub status: Status,
+    /// What happened, where, and what to do.
+    pub sentence: String,
+}
+
+impl Stop {
+    /// The environment contradicts the config: status 78.
+    pub fn contradiction(sentence: impl Into<String>) -> Self {
+        Self { status: Status::Contradiction, sentence: sentence.into() }
+    }
+
+    /// Fatal here, but a restart helps: status 75.
+    pub fn restart(sentence: impl Into<String>) -> Self {
+        Self { status: Status::Restart, sentence: sentence.into() }
+    }
+
+    /// Kafka cannot be reached: status 69.
+    pub fn unreachable(sentence: impl Into<String>) -> Self {
+        Self { status: Status::Unreachable, sentence: sentence.into() }
+    }
+
+    /// Bad usage or config: status 64.
+    pub fn usage(sentence: impl Into<String>) -> Self {
+        Self { status: Status::Usage, sentence: sentence.into() }
+    }
+
+    /// A defect of this program: status 70.
+    pub fn internal(sentence: impl Into<String>) -> Self {
+        Self { status: Status::Internal, sentence: sentence.into() }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl std::error::Error for Stop {}

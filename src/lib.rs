@@ -1,0 +1,27 @@
+//! kafka-dedup removes duplicate messages from Kafka topics exactly once.
+//!
+//! The rooms, in the order in which a record passes through them:
+//! [`source`] (poll) → [`identify`] (id bytes → fingerprint) → [`window`] (verdict) →
+//! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
+//! through them; [`recovery`] brings a partition's seen set up to date from the [`journal`] before
+//! the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them.
+//!
+//! Comments cite the invariants I1-I8; `docs/design.md` states them.
+
+pub mod cli;
+pub mod commit;
+pub mod config;
+pub mod demo;
+pub mod exit;
+pub mod http;
+pub mod identify;
+pub mod journal;
+pub mod kafka;
+pub mod metrics;
+pub mod partitioner;
+pub mod recovery;
+pub mod sink;
+pub mod source;
+pub mod topics;
+pub mod window;
+pub mod worker;
