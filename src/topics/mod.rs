@@ -16,6 +16,7 @@ use crate::exit::Stop;
 
 pub use admin::Admin;
 pub use names::{Names, OwnTopics};
+pub use prepare::{Prepared, prepare};
 
 pub use trim::Trimmer;
 
