@@ -38,7 +38,9 @@ fn librdkafka_accepts_every_client_as_it_is_and_with_hard_properties() {
             .create()
             .expect("a journal reader");
         let _: BaseConsumer = observer_config(&config).create().expect("an observer");
-        let _: BaseConsumer = group_config(&config).create().expect("a client of the group");
+        let _: BaseConsumer = group_config(&config)
+            .create()
+            .expect("a client of the group");
         let _: BaseProducer = producer_config(&config, 0).create().expect("a producer");
         let _: BaseProducer = admin_config(&config).create().expect("an admin client");
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier};
@@ -21,12 +21,17 @@ use crate::config::Config;
 use crate::exit::Stop;
 use crate::kafka::clients::{admin_config, group_config, observer_config};
 use crate::kafka::context::Logged;
-use crate::kafka::describe::{self, ClusterDescription, NoAnswer, Permission, TopicDescription};
+use crate::kafka::describe::{
+    self, ClusterDescription, NoAnswer, Permission, TopicAnswer, TopicDescription,
+};
 
 /// One question may take this long.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Making or growing a topic may take this long.
 pub const CREATION: Duration = Duration::from_secs(30);
+
+/// Pause before a question is asked again.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A topic's effective settings, by name.
 pub type Settings = BTreeMap<String, String>;
@@ -125,7 +130,7 @@ impl Admin {
     fn described(
         &self,
         name: &str,
-        found: &[(String, Result<TopicDescription, NoAnswer>)],
+        found: &[TopicAnswer],
     ) -> Result<Option<TopicDescription>, PrepareError> {
         let answer = found
             .iter()
@@ -186,15 +191,26 @@ impl Admin {
             .group_config
             .create_with_context(self.logged.clone())
             .map_err(|error| refused(&error))?;
-        let mut wanted = TopicPartitionList::new();
-        wanted.add_partition_range(topic, 0, partitions - 1);
-        let answer = client.committed_offsets(wanted, TIMEOUT).map_err(|error| {
-            // Where the ACLs forbid the group, librdkafka only stops waiting.
-            match self.group_permissions() {
-                Err(reason) if is_forbidden(reason.code) => self.group_forbidden(topic, &reason),
-                _ => unknown(&error),
+        let until = Instant::now() + TIMEOUT;
+        let answer = loop {
+            let mut wanted = TopicPartitionList::new();
+            wanted.add_partition_range(topic, 0, partitions - 1);
+            match client.committed_offsets(wanted, TIMEOUT) {
+                Ok(answer) => break answer,
+                Err(error) if Instant::now() < until && is_moving(&error) => {
+                    std::thread::sleep(LOOK)
+                }
+                Err(error) => {
+                    // Where the ACLs forbid the group, librdkafka only stops waiting.
+                    return Err(match self.group_permissions() {
+                        Err(reason) if is_forbidden(reason.code) => {
+                            self.group_forbidden(topic, &reason)
+                        }
+                        _ => unknown(&error),
+                    });
+                }
             }
-        })?;
+        };
         let mut committed = Vec::new();
         for element in answer.elements() {
             match (element.error(), element.offset()) {
@@ -339,6 +355,17 @@ pub fn is_forbidden(code: RDKafkaErrorCode) -> bool {
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed
+    )
+}
+
+/// The group's coordinator is being elected, or has just moved.
+fn is_moving(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress
+        )
     )
 }
 

@@ -60,6 +60,9 @@ pub struct TopicDescription {
     pub permitted: Option<BTreeSet<Permission>>,
 }
 
+/// One topic's name and what was answered for it.
+pub type TopicAnswer = (String, Result<TopicDescription, NoAnswer>);
+
 /// The cluster as it describes itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDescription {
@@ -75,7 +78,7 @@ pub fn topics<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],
     timeout: Duration,
-) -> Result<Vec<(String, Result<TopicDescription, NoAnswer>)>, NoAnswer> {
+) -> Result<Vec<TopicAnswer>, NoAnswer> {
     let names = c_strings(names)?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: `pointers` holds as many valid C strings as is said; librdkafka copies them.
@@ -109,9 +112,7 @@ pub fn topics<C: ClientContext>(
 }
 
 /// The private half of [`topics`]: `topic` must be of an event that is alive.
-fn topic_description(
-    topic: *const sys::rd_kafka_TopicDescription_t,
-) -> (String, Result<TopicDescription, NoAnswer>) {
+fn topic_description(topic: *const sys::rd_kafka_TopicDescription_t) -> TopicAnswer {
     let (mut partition_count, mut permission_count) = (0, 0);
     // SAFETY: `topic` and what it points to belong to an event that the caller keeps alive.
     let (name, error, id, partitions, permitted) = unsafe {
