@@ -57,7 +57,7 @@ impl Open {
 /// Opens a transaction.
 pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
     sink.begin().map_err(|error| consequence(&error, "begin"))?;
-    fail::fail_point!("begin");
+    fail::fail_point!("begin", |_| crate::exit::die());
     Ok(Open { begun: Instant::now(), records: 0, alone: 0 })
 }
 
@@ -88,9 +88,9 @@ pub fn prepare(
             sink.send(outgoing, origin, deadline).map_err(|error| not_sent(&error))?;
         }
     }
-    fail::fail_point!("produced");
+    fail::fail_point!("produced", |_| crate::exit::die());
     drain(sink, scopes, deadline)?;
-    fail::fail_point!("drained");
+    fail::fail_point!("drained", |_| crate::exit::die());
     Ok(())
 }
 
@@ -144,12 +144,12 @@ pub fn commit(
             Err(error) => return Err(consequence(&error, "offsets")),
         }
     }
-    fail::fail_point!("offsets-sent");
+    fail::fail_point!("offsets-sent", |_| crate::exit::die());
     metrics.observe_step("offsets", started.elapsed());
     let started = Instant::now();
     sink.commit(remaining(deadline).max(Duration::from_secs(1)))
         .map_err(|error| consequence(&error, "commit"))?;
-    fail::fail_point!("committed");
+    fail::fail_point!("committed", |_| crate::exit::die());
     metrics.observe_step("commit", started.elapsed());
     Ok(())
 }
@@ -166,7 +166,7 @@ pub fn publish(sink: &Sink, scopes: &mut Scopes) {
             scope.publish(runs.get(&place).copied());
         }
     }
-    fail::fail_point!("published");
+    fail::fail_point!("published", |_| crate::exit::die());
 }
 
 /// Ends the transaction as if it had never been. The scopes are back at their committed offsets;

@@ -484,7 +484,7 @@ impl Worker {
         match sink.init(INIT_ATTEMPT) {
             Ok(()) => {
                 self.sink = Some(sink);
-                fail::fail_point!("initialised");
+                fail::fail_point!("initialised", |_| crate::exit::die());
                 self.tell("producer", Condition::Ready("transactional id is ours".to_owned()));
                 Ok(())
             }
@@ -621,7 +621,7 @@ impl Worker {
 
     /// The seen set covers the journal up to the committed offset: the partition may be judged (I5).
     fn activate(&mut self, topic: Arc<Topic>, partition: i32, restored: Restored) {
-        fail::fail_point!("restored");
+        fail::fail_point!("restored", |_| crate::exit::die());
         let Restored { window, input_offset, committed, journal_next } = restored;
         let scope = Scope {
             identity: journal::identity(self.seed, &topic.name, partition),
@@ -788,7 +788,7 @@ impl Worker {
                 && let Some(keep_from) = scope.window.keep_journal_from()
                 && keep_from > scope.trimmed_to
             {
-                fail::fail_point!("trim");
+                fail::fail_point!("trim", |_| crate::exit::die());
                 self.trimmer.trim(&scope.topic.names.journal, partition, keep_from);
                 scope.trimmed_to = keep_from;
             }
