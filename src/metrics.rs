@@ -230,6 +230,17 @@ impl Metrics {
             .inc();
     }
 
+    /// Notes how long a step of a commit took: drain, offsets, commit or publish.
+    pub fn observe_step(&self, step: &'static str, took: std::time::Duration) {
+        self.commit_step_seconds.with_label_values(&[step]).observe(took.as_secs_f64());
+    }
+
+    /// Counts an error that a Kafka client reported, by librdkafka's name for it.
+    pub fn client_error(&self, code: Option<rdkafka::error::RDKafkaErrorCode>) {
+        let name = code.map_or_else(|| "unknown".to_owned(), |code| format!("{code:?}"));
+        self.client_errors.with_label_values(&[&name]).inc();
+    }
+
     /// The counters of an input topic. Call once an assignment, keep the result.
     #[must_use]
     pub fn topic(&self, topic: &str) -> TopicMetrics {

@@ -45,6 +45,7 @@ pub struct Request {
     pub epoch: u64,
     /// Set when nobody wants the answer any more.
     pub cancelled: Arc<AtomicBool>,
+    pub metrics: PartitionMetrics,
 }
 
 /// The answer to a [`Request`].
@@ -153,7 +154,6 @@ struct Job {
     stage: Stage,
     attempts: u32,
     started: Instant,
-    metrics: PartitionMetrics,
 }
 
 /// Jobs by journal topic and partition: that is how runs arrive.
@@ -199,7 +199,6 @@ impl Room {
             Err(RecvTimeoutError::Disconnected) => return Err(Disconnected),
         };
         while let Some(request) = next {
-            let metrics = self.metrics.partition(&request.topic, request.partition);
             let key = (request.journal.clone(), request.partition);
             let job = Job {
                 request,
@@ -207,7 +206,6 @@ impl Room {
                 stage: Stage::Locate { not_before: Instant::now() },
                 attempts: 0,
                 started: Instant::now(),
-                metrics,
             };
             // A newer request for the same partition replaces one that nobody waits for any more.
             self.stop_reading(&key);
@@ -331,7 +329,7 @@ impl Room {
             job.request.window = SeenWindow::new(limits);
             job.request.journal_next = None;
         }
-        job.metrics.restore_remaining.set(until - next);
+        job.request.metrics.restore_remaining.set(until - next);
         job.stage = Stage::Read { located, next, until };
         if next >= until {
             self.finish(key, Ok(()));
@@ -384,7 +382,7 @@ impl Room {
             let Some(job) = self.jobs.get_mut(&key) else { continue };
             if let Stage::Read { until, next, .. } = &mut job.stage {
                 *next = position.max(*next);
-                job.metrics.restore_remaining.set((*until - *next).max(0));
+                job.request.metrics.restore_remaining.set((*until - *next).max(0));
                 if *next >= *until {
                     self.finish(&key, Ok(()));
                 }
@@ -408,7 +406,7 @@ impl Room {
     fn finish(&mut self, key: &(String, i32), outcome: Result<(), Stop>) {
         self.stop_reading(key);
         let Some(job) = self.jobs.remove(key) else { return };
-        job.metrics.restore_remaining.set(0);
+        job.request.metrics.restore_remaining.set(0);
         let request = &job.request;
         let (topic, partition, epoch) = (request.topic.clone(), request.partition, request.epoch);
         let outcome = outcome.and_then(|()| restored(job, &self.config));
@@ -492,7 +490,7 @@ fn apply(
             match job.request.window.apply(&run, offset) {
                 Ok(()) => {
                     job.last_run = Some(run.next_offset);
-                    job.metrics.restored_ids.add(i64::try_from(ids).unwrap_or(i64::MAX));
+                    job.request.metrics.restored_ids.add(i64::try_from(ids).unwrap_or(i64::MAX));
                     Ok(())
                 }
                 Err(broken) => Err(unusable(broken.to_string())),

@@ -122,13 +122,10 @@ impl SeenWindow {
         self.overlay.to_run(identity, next_offset)
     }
 
-    /// The transaction has committed: its overlay becomes part of the window, and slices that are
-    /// over are freed. `journal_offset` is that of its first run. Does nothing when the overlay
-    /// holds nothing that a run carries, as there is none then. O(ids of the transaction).
+    /// The transaction has committed, and wrote a run: its overlay becomes part of the window, and
+    /// slices that are over are freed. `journal_offset` is that of its first run. O(ids of the
+    /// transaction).
     pub fn merge(&mut self, journal_offset: i64) {
-        if !self.is_dirty() {
-            return;
-        }
         self.committed = self.overlay.clock;
         self.last_run = Some(journal_offset);
         for (fingerprint, entry) in self.overlay.entries() {

@@ -28,7 +28,7 @@ use crate::http::health::{Condition, Health};
 use crate::http::status::{PartitionStatus, Status};
 use crate::identify::{Identifier, deployment_seed};
 use crate::journal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PartitionMetrics};
 use crate::recovery::{Recovered, Recovery, Request, Restored};
 use crate::sink::Sink;
 use crate::source::{Partition, Rebalance, Source};
@@ -37,7 +37,7 @@ use crate::topics::prepare::{PrepareError, prepare};
 use crate::topics::trim::Trimmer;
 use crate::topics::{Admin, discover};
 use crate::window::SeenWindow;
-use scope::{Scope, Scopes, Tally, Topic};
+use scope::{Recovering, Scope, Scopes, Tally, Topic};
 
 /// What the workers of a process share.
 #[derive(Clone)]
@@ -472,7 +472,7 @@ impl Worker {
         for mut scope in scopes {
             scope.discard();
             let known = (scope.journal_next, scope.window);
-            self.request_recovery(scope.topic, scope.partition, Some(known))?;
+            self.request_recovery(scope.topic, scope.partition, scope.metrics, Some(known))?;
         }
         Ok(())
     }
@@ -566,7 +566,8 @@ impl Worker {
         }
         for (name, partition) in partitions {
             let topic = self.topic_with(name, *partition)?;
-            self.request_recovery(topic, *partition, None)?;
+            let metrics = self.shared.metrics.partition(name, *partition);
+            self.request_recovery(topic, *partition, metrics, None)?;
         }
         self.tell_recovery();
         Ok(())
@@ -591,9 +592,12 @@ impl Worker {
         &mut self,
         topic: Arc<Topic>,
         partition: i32,
+        metrics: PartitionMetrics,
         known: Option<(i64, SeenWindow)>,
     ) -> Result<(), Stop> {
-        let (epoch, cancelled) = self.scopes.begin_recovery(Arc::clone(&topic), partition);
+        metrics.state.set(0);
+        let (epoch, cancelled) =
+            self.scopes.begin_recovery(Arc::clone(&topic), partition, metrics.clone());
         let (journal_next, window) = match known {
             Some((next, window)) => (Some(next), window),
             None => (None, SeenWindow::new(self.config.window)),
@@ -607,25 +611,28 @@ impl Worker {
             journal_next,
             epoch,
             cancelled,
+            metrics,
         })
     }
 
     fn take_recovered(&mut self) -> Result<(), Stop> {
         while let Some(Recovered { topic, partition, epoch, outcome }) = self.recovery.next() {
             let key = (topic, partition);
-            let Some(topic) = self.scopes.end_recovery(&key, epoch) else { continue };
-            self.activate(topic, partition, outcome?);
+            let Some(recovering) = self.scopes.end_recovery(&key, epoch) else { continue };
+            self.activate(recovering, partition, outcome?);
         }
         Ok(())
     }
 
     /// The seen set covers the journal up to the committed offset: the partition may be judged (I5).
-    fn activate(&mut self, topic: Arc<Topic>, partition: i32, restored: Restored) {
+    fn activate(&mut self, recovering: Recovering, partition: i32, restored: Restored) {
+        let Recovering { topic, metrics, .. } = recovering;
+        metrics.state.set(1);
         fail::fail_point!("restored", |_| crate::exit::die());
         let Restored { window, input_offset, committed, journal_next } = restored;
         let scope = Scope {
             identity: journal::identity(self.seed, &topic.name, partition),
-            metrics: self.shared.metrics.partition(&topic.name, partition),
+            metrics,
             topic,
             partition,
             window,
@@ -804,7 +811,7 @@ impl Worker {
                 restore_remaining: None,
             });
         }
-        for (name, partition) in self.scopes.recovering().keys() {
+        for ((name, partition), recovering) in self.scopes.recovering() {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition: *partition,
@@ -814,7 +821,7 @@ impl Worker {
                 stream_time_ms: None,
                 ids: 0,
                 slices: 0,
-                restore_remaining: Some(self.shared.metrics.partition(name, *partition).restore_remaining.get()),
+                restore_remaining: Some(recovering.metrics.restore_remaining.get()),
             });
         }
         self.shared.status.update(self.index, rows);

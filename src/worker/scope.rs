@@ -158,7 +158,8 @@ pub struct Scopes {
 /// A partition that is in recovery.
 pub struct Recovering {
     pub topic: Arc<Topic>,
-    pub epoch: u64,
+    pub metrics: PartitionMetrics,
+    epoch: u64,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -186,24 +187,29 @@ impl Scopes {
 
     /// Marks a partition as in recovery; gives the epoch that its answer must carry, and the flag
     /// that withdraws the question.
-    pub fn begin_recovery(&mut self, topic: Arc<Topic>, partition: i32) -> (u64, Arc<AtomicBool>) {
+    pub fn begin_recovery(
+        &mut self,
+        topic: Arc<Topic>,
+        partition: i32,
+        metrics: PartitionMetrics,
+    ) -> (u64, Arc<AtomicBool>) {
         self.last_epoch += 1;
         let cancelled = Arc::new(AtomicBool::new(false));
         let key = (topic.name.clone(), partition);
         let entry =
-            Recovering { topic, epoch: self.last_epoch, cancelled: Arc::clone(&cancelled) };
+            Recovering { topic, metrics, epoch: self.last_epoch, cancelled: Arc::clone(&cancelled) };
         if let Some(earlier) = self.recovering.insert(key, entry) {
             earlier.cancelled.store(true, Ordering::Relaxed);
         }
         (self.last_epoch, cancelled)
     }
 
-    /// The topic of a partition whose recovery with this epoch is still wanted.
-    pub fn end_recovery(&mut self, partition: &Partition, epoch: u64) -> Option<Arc<Topic>> {
+    /// The partition whose recovery with this epoch has ended, if that is still wanted.
+    pub fn end_recovery(&mut self, partition: &Partition, epoch: u64) -> Option<Recovering> {
         if self.recovering.get(partition)?.epoch != epoch {
             return None;
         }
-        self.recovering.remove(partition).map(|entry| entry.topic)
+        self.recovering.remove(partition)
     }
 
     /// Makes a scope active.
