@@ -84,10 +84,10 @@ impl Recovery {
         let unusable =
             |error| Stop::usage(format!("kafka: the journal's reader cannot be created: {error}"));
         let reader = clients::journal_reader_config(config)
-            .create_with_context(Logged::new("journal reader"))
+            .create_with_context(Logged::new())
             .map_err(unusable)?;
         let observer = clients::observer_config(config)
-            .create_with_context(Logged::new("watermarks"))
+            .create_with_context(Logged::new())
             .map_err(unusable)?;
         let (requests, inbox) = mpsc::channel();
         let (outbox, answers) = mpsc::channel();

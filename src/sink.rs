@@ -142,7 +142,7 @@ impl Sink {
     /// A property that librdkafka does not accept: status 64.
     pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
         let context =
-            SinkContext { logged: Logged::new("producer"), deliveries: Deliveries::default() };
+            SinkContext { logged: Logged::new(), deliveries: Deliveries::default() };
         let producer = clients::producer_config(config, worker)
             .create_with_context(context)
             .map_err(|error| Stop::usage(format!("kafka: the producer cannot be created: {error}")))?;

@@ -98,7 +98,7 @@ impl Source {
     /// A property that librdkafka does not accept: status 64.
     pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
         let context = SourceContext {
-            logged: Logged::new("consumer"),
+            logged: Logged::new(),
             noted: Mutex::new(VecDeque::new()),
             closing: AtomicBool::new(false),
         };

@@ -216,6 +216,14 @@ impl PartialEq for TopicPattern {
 }
 
 impl TopicPattern {
+    /// The pattern as it was configured.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Regex(regex) => regex.as_str(),
+        }
+    }
+
     /// Whether the pattern stands for this topic.
     pub fn matches(&self, topic: &str) -> bool {
         match self {

@@ -33,9 +33,9 @@ use crate::recovery::{Recovered, Recovery, Request, Restored};
 use crate::sink::Sink;
 use crate::source::{Partition, Rebalance, Source};
 use crate::topics::names::OwnTopics;
-use crate::topics::prepare::{PrepareError, prepare};
+use crate::topics::prepare::prepare;
 use crate::topics::trim::Trimmer;
-use crate::topics::{Admin, discover};
+use crate::topics::{self, Admin, PrepareError};
 use crate::window::SeenWindow;
 use scope::{Recovering, Scope, Scopes, Tally, Topic};
 
@@ -102,7 +102,7 @@ struct Worker {
     index: usize,
     config: Arc<Config>,
     shared: Shared,
-    admin: Arc<Admin>,
+    admin: Admin,
     own: OwnTopics,
     trimmer: Trimmer,
     source: Option<Source>,
@@ -131,9 +131,9 @@ impl Worker {
     /// that order: joining first would hold up partitions that cannot be worked on yet.
     fn start(index: usize, config: Arc<Config>, shared: Shared) -> Result<Self, Stop> {
         let seed = deployment_seed(&config.kafka.group_id);
-        let admin = Arc::new(Admin::create(&config)?);
+        let admin = Admin::new(&config)?;
         let failures = Arc::clone(&shared.metrics);
-        let trimmer = Trimmer::new(Arc::clone(&admin), shared.runtime.clone(), move |_: &str| {
+        let trimmer = Trimmer::new(&admin, shared.runtime.clone(), move |_: &str| {
             failures.journal_trim_failures.inc();
         });
         let now = Instant::now();
@@ -171,7 +171,7 @@ impl Worker {
         let started = Instant::now();
         self.tell("kafka", Condition::NotReady("connecting".to_owned()));
         loop {
-            match discover(&self.admin) {
+            match topics::list(&self.admin) {
                 Ok(_) => {
                     self.tell("kafka", Condition::Ready("connected".to_owned()));
                     return Ok(());
@@ -694,7 +694,7 @@ impl Worker {
     /// Looks which input topics there are, prepares new ones, and subscribes to all.
     fn discover_topics(&mut self) -> Result<(), Stop> {
         self.next_discovery = Instant::now() + discovery_interval(&self.config);
-        let listed = match discover(&self.admin) {
+        let listed = match topics::list(&self.admin) {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::debug!(%error, "topics cannot be listed");
@@ -845,7 +845,11 @@ impl Worker {
     }
 
     fn tell_inputs(&self, inputs: &[String]) {
-        let absent: Vec<&str> = self.own.absent(inputs);
+        let patterns = self.config.input.topics.iter();
+        let absent: Vec<&str> = patterns
+            .filter(|pattern| !inputs.iter().any(|input| pattern.matches(input)))
+            .map(|pattern| pattern.as_str())
+            .collect();
         let condition = if absent.is_empty() {
             Condition::Ready(format!("reading {}", inputs.join(", ")))
         } else {
