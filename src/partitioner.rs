@@ -31,3 +31,31 @@ fn murmur2(key: &[u8]) -> u32 {
     hash = hash.wrapping_mul(M);
     hash ^ (hash >> 15)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_where_the_java_client_sends_them() {
+        let vectors = include_str!("../tests/data/murmur2.csv");
+        let mut compared = 0;
+        for line in vectors.lines().filter(|line| !line.starts_with('#')) {
+            let columns: Vec<&str> = line.split(',').collect();
+            let key: Vec<u8> = (0..columns[0].len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&columns[0][at..at + 2], 16).unwrap())
+                .collect();
+            assert_eq!((murmur2(&key) as i32).to_string(), columns[1], "{line}");
+            assert_eq!(murmur2_partition(&key, 7).to_string(), columns[2], "{line}");
+            compared += 1;
+        }
+        assert_eq!(compared, 123);
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_is_no_panic() {
+        assert_eq!(murmur2_partition(b"key", 0), 0);
+        assert_eq!(murmur2_partition(b"key", i32::MIN), 0);
+    }
+}

@@ -51,7 +51,7 @@ impl CsvColumn {
 
     /// The same by the full rules: a quoted field may hold delimiters, line ends and doubled
     /// quotes.
-    fn find_quoted(&mut self, mut value: &[u8]) -> Option<&[u8]> {
+    pub(super) fn find_quoted(&mut self, mut value: &[u8]) -> Option<&[u8]> {
         self.parser.reset();
         // A field is never longer than what it is read from.
         self.field.resize(value.len(), 0);

@@ -248,3 +248,125 @@ impl<'a> Reader<'a> {
         Err(RunError::Damaged("a number has more than 64 bits"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_run() -> impl Strategy<Value = Run> {
+        let entry = (any::<u128>(), any::<i64>(), any::<i64>());
+        let entries = prop::collection::vec(entry, 0..40);
+        let head = (
+            any::<u64>(),
+            any::<Option<i64>>(),
+            any::<i64>(),
+            0..u64::MAX - 40,
+        );
+        (head, entries).prop_map(
+            |((identity, stream_time_ms, next_offset, first_ordinal), ids)| {
+                let mut run = Run {
+                    identity,
+                    stream_time_ms,
+                    next_offset,
+                    first_ordinal,
+                    ..Run::default()
+                };
+                for (fingerprint, time_ms, offset) in ids {
+                    run.fingerprints.push(fingerprint);
+                    run.times_ms.push(time_ms);
+                    run.offsets.push(offset);
+                }
+                run
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn parts_put_together_are_the_run(run in any_run(), max_ids in 0_usize..50) {
+            let mut whole = Run { fingerprints: vec![], times_ms: vec![], offsets: vec![], ..run.clone() };
+            for (index, bytes) in run.encode(max_ids).iter().enumerate() {
+                let part = Run::decode(bytes).unwrap();
+                prop_assert!(part.fingerprints.len() <= max_ids.max(1));
+                prop_assert!(index == 0 || !part.fingerprints.is_empty());
+                prop_assert_eq!(part.identity, run.identity);
+                prop_assert_eq!(part.stream_time_ms, run.stream_time_ms);
+                prop_assert_eq!(part.next_offset, run.next_offset);
+                prop_assert_eq!(part.first_ordinal, run.first_ordinal + whole.fingerprints.len() as u64);
+                whole.fingerprints.extend(part.fingerprints);
+                whole.times_ms.extend(part.times_ms);
+                whole.offsets.extend(part.offsets);
+            }
+            prop_assert_eq!(whole, run);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_noticed(run in any_run(), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
+            let mut bytes = run.encode(usize::MAX).remove(0);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            prop_assert!(Run::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_cut_off_run_is_noticed(run in any_run(), at in any::<prop::sample::Index>()) {
+            let bytes = run.encode(usize::MAX).remove(0);
+            prop_assert!(Run::decode(&bytes[..at.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Run::decode(&bytes).is_err());
+        }
+
+        /// What a checksum cannot stop: a body made with intent, or by a defect.
+        #[test]
+        fn an_arbitrary_body_with_a_right_checksum_does_no_harm(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            count in prop_oneof![Just(u32::MAX), 0_u32..8],
+            times_bytes in prop_oneof![Just(u32::MAX), 0_u32..60],
+        ) {
+            let mut bytes = [MAGIC.as_slice(), &[VERSION, 1], &[7; 32]].concat();
+            bytes.extend(count.to_le_bytes());
+            bytes.extend(times_bytes.to_le_bytes());
+            bytes.extend(body);
+            bytes.extend(xxh3_64(&bytes).to_le_bytes());
+            if let Ok(run) = Run::decode(&bytes) {
+                prop_assert_eq!(run.fingerprints.len(), count as usize);
+                prop_assert_eq!(run.times_ms.len(), count as usize);
+                prop_assert_eq!(run.offsets.len(), count as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_refusal_has_its_name() {
+        let bytes = Run::default().encode(1).remove(0);
+        assert_eq!(bytes.len(), HEADER_BYTES + CHECKSUM_BYTES);
+        assert_eq!(Run::decode(&bytes), Ok(Run::default()));
+        assert_eq!(Run::decode(b""), Err(RunError::Foreign));
+        assert_eq!(Run::decode(b"{\"a\":1}"), Err(RunError::Foreign));
+        assert_eq!(Run::decode(b"KDRN\x02"), Err(RunError::Version(2)));
+        assert!(matches!(Run::decode(b"KDRN"), Err(RunError::Damaged(_))));
+        assert!(matches!(
+            Run::decode(b"KDRN\x01"),
+            Err(RunError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn an_id_takes_twenty_bytes_at_most() {
+        let ids = 20_000_i64;
+        let run = Run {
+            stream_time_ms: Some(1_700_000_000_000),
+            fingerprints: (0..ids).map(|id| (id as u128) << 64).collect(),
+            times_ms: (0..ids).map(|id| 1_700_000_000_000 + id / 7).collect(),
+            offsets: (0..ids).map(|id| 5_000_000_000 + id * 3 / 2).collect(),
+            ..Run::default()
+        };
+        let bytes = run.encode(usize::MAX).remove(0).len();
+        assert!(bytes <= 20 * ids as usize, "{bytes}");
+    }
+}
