@@ -7,7 +7,7 @@ use rdkafka::producer::Producer;
 use crate::harness::{
     Deployment, Dice, Rec, create_topic, now_ms, producer, produce, read_partition, send, unique,
 };
-use crate::model::{Limits, expect_forwarded};
+use crate::expected::{Limits, expect_forwarded};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -17,7 +17,7 @@ fn header_id(record: &Rec) -> Option<Vec<u8>> {
 
 /// What the model lets through, by the message-id header and a window of a day.
 pub fn by_header(input: &[(i64, Rec)]) -> Vec<Rec> {
-    expect_forwarded(Limits::time(DAY_MS), input, |r| (header_id(r), Some(r.timestamp)))
+    expect_forwarded(Limits::time(DAY_MS), input, header_id)
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| {
-        expect_forwarded(Limits::time(10_000), input, |r| (header_id(r), Some(r.timestamp)))
+        expect_forwarded(Limits::time(10_000), input, header_id)
     });
     // A restart knows the window from the journal alone.
     assert!(instance.terminate().success());
@@ -157,9 +157,7 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     );
     let before_far = read_partition(&deployment.input, 0).len() - 2;
     let input = read_partition(&deployment.input, 0);
-    let want = expect_forwarded(Limits::time(10_000), &input[..before_far], |r| {
-        (header_id(r), Some(r.timestamp))
-    });
+    let want = expect_forwarded(Limits::time(10_000), &input[..before_far], header_id);
     let got: Vec<Rec> = output.into_iter().map(|(_, r)| r).collect();
     assert_eq!(&got[..got.len() - 1], &want[..]);
     assert!(instance.terminate().success());
@@ -185,7 +183,7 @@ fn a_window_by_count_and_refresh() {
         let mut instance = deployment.start("two");
         deployment.wait_until_caught_up(Duration::from_secs(60));
         deployment.assert_output(|_, input| {
-            let forwarded = expect_forwarded(limits, input, |r| (header_id(r), Some(r.timestamp)));
+            let forwarded = expect_forwarded(limits, input, header_id);
             assert!(forwarded.len() > 150, "{extra}: ids are forgotten and come again");
             forwarded
         });
@@ -225,7 +223,7 @@ fn ids_from_key_value_json_csv_and_several_places() {
         let mut instance = deployment.start("one");
         deployment.wait_until_caught_up(Duration::from_secs(60));
         deployment.assert_output(|_, input| {
-            expect_forwarded(Limits::time(DAY_MS), input, |r| (id(r), Some(r.timestamp)))
+            expect_forwarded(Limits::time(DAY_MS), input, |r| id(r))
         });
         assert!(instance.terminate().success());
     }

@@ -5,6 +5,7 @@
 
 mod crash;
 mod exactly_once;
+mod expected;
 mod harness;
 mod life;
 mod rebalance;
