@@ -129,7 +129,7 @@ impl Source {
     pub fn acknowledge_assigned(&self, partitions: &[Partition]) -> KafkaResult<()> {
         // The end is the one start offset that is always valid and brings no records meanwhile.
         let list = list_of(partitions, Offset::End)?;
-        if self.consumer.rebalance_protocol() == RebalanceProtocol::Cooperative {
+        if is_cooperative(&self.consumer) {
             self.consumer.incremental_assign(&list)?;
         } else {
             self.consumer.assign(&list)?;
@@ -199,11 +199,15 @@ impl Source {
     }
 }
 
+fn is_cooperative(consumer: &BaseConsumer<SourceContext>) -> bool {
+    matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+}
+
 fn unassign(
     consumer: &BaseConsumer<SourceContext>,
     partitions: &TopicPartitionList,
 ) -> KafkaResult<()> {
-    if consumer.rebalance_protocol() == RebalanceProtocol::Cooperative {
+    if is_cooperative(consumer) {
         consumer.incremental_unassign(partitions)
     } else {
         consumer.unassign()

@@ -1,6 +1,24 @@
 //! The configuration as the rest of the program sees it: types that cannot hold nonsense.
 //!
-//! A file and the environment become a [`Config`] in [`load`]; nothing here touches Kafka.
+//! A file and the environment become a [`Config`] in [`load()`]; nothing here touches Kafka.
+
+mod fault;
+mod id_source;
+mod interpolate;
+mod keys;
+pub mod load;
+mod overlay;
+mod properties;
+mod render;
+#[cfg(test)]
+mod tests;
+mod topic_names;
+mod tree;
+mod value;
+mod yaml;
+
+pub use fault::Faults;
+pub use load::{environment, from_str, load};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,8 +45,9 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `kafka:` how to reach the cluster, and who we are there.
-#[derive(Debug, Clone, PartialEq)]
+/// `kafka:` how to reach the cluster, and who we are there. `Debug` prints no secret of the
+/// properties.
+#[derive(Clone, PartialEq)]
 pub struct Kafka {
     /// `host:port`, comma separated. Required.
     pub bootstrap_servers: String,

@@ -24,7 +24,7 @@ use rdkafka::message::Message;
 use crate::commit::{self, Open, Trouble};
 use crate::config::{Config, Start};
 use crate::exit::Stop;
-use crate::http::health::{Condition, Health};
+use crate::http::health::{Condition, Health, worker_component};
 use crate::http::status::{PartitionStatus, Status};
 use crate::identify::{Identifier, deployment_seed};
 use crate::journal;
@@ -856,6 +856,8 @@ impl Worker {
             Condition::NotReady(format!("no topic yet for {}; waiting for it", absent.join(", ")))
         };
         self.tell("inputs", condition);
+        // From here on the parts speak for the worker.
+        self.shared.health.clear(&worker_component(self.index));
     }
 
     fn shutting_down(&self) -> bool {

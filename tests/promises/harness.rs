@@ -1,7 +1,6 @@
 //! What every promise needs: a shared broker, topics of its own, instances of the real binary as
 //! processes, and the comparison of an output with what the reference model makes of its input.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -475,16 +474,6 @@ impl Dice {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
     }
-}
-
-/// How many of each thing are in a list of records, by a key of the caller's; for sums that must
-/// add up.
-pub fn count_by<T>(items: &[T], key: impl Fn(&T) -> String) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for item in items {
-        *counts.entry(key(item)).or_default() += 1;
-    }
-    counts
 }
 
 pub fn set_topic_config(topic: &str, key: &str, value: &str) {
