@@ -18,6 +18,8 @@ mod limits;
 mod overlay;
 mod slice;
 mod slices;
+#[cfg(test)]
+mod tests;
 
 use crate::config;
 use crate::journal::run::Run;
