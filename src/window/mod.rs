@@ -1,8 +1,8 @@
 //! The seen window of one scope: which ids were let through, and whether they still count.
 //!
 //! Pure logic over stream time, ordinals and fingerprints; it touches neither Kafka nor files nor
-//! the clock. Three layers, newest first: the [`overlay`] of the open transaction, the active
-//! slice, and the older slices ([`slices`]). The life of a transaction:
+//! the clock. Three layers, newest first: the `overlay` of the open transaction, the active
+//! slice, and the older slices (`slices`). The life of a transaction:
 //!
 //! ```text
 //!             observe, judge                 merge (committed)
@@ -11,13 +11,15 @@
 //!       +--------------------------+  discard (aborted): as if it had never been
 //! ```
 //!
-//! A verdict compares the exact time and ordinal of an id with the window ([`limits`]). Slices
+//! A verdict compares the exact time and ordinal of an id with the window (`limits`). Slices
 //! only decide when memory is freed, judged by the committed clock alone (I4).
 
 mod limits;
 mod overlay;
 mod slice;
 mod slices;
+#[cfg(test)]
+mod tests;
 
 use crate::config;
 use crate::journal::run::Run;
