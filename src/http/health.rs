@@ -64,17 +64,23 @@ impl Health {
 
     /// Says how a component is. A change between ready, degraded and not ready is logged.
     pub fn set(&self, component: &str, condition: Condition) {
-        let mut components = self.lock();
-        let before = components.get(component);
-        let since = match before {
-            Some(held) if held.condition.word() == condition.word() => held.since,
-            _ => {
-                let (word, text) = (condition.word(), condition.text());
-                tracing::info!(component, "{component} is {word}: {text}");
-                SystemTime::now()
+        let (word, text) = (condition.word(), condition.text().to_owned());
+        let mut since = SystemTime::now();
+        let mut changed = true;
+        {
+            let mut components = self.lock();
+            if let Some(held) = components.get(component)
+                && held.condition.word() == word
+            {
+                since = held.since;
+                changed = false;
             }
-        };
-        components.insert(component.to_owned(), Held { condition, since });
+            components.insert(component.to_owned(), Held { condition, since });
+        }
+        // Outside the lock: a log that blocks must not hold up the probes.
+        if changed {
+            tracing::info!(component, "{component} is {word}: {text}");
+        }
     }
 
     /// The component is no more, and is asked no longer.
