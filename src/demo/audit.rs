@@ -35,7 +35,10 @@ impl Record {
     fn read(message: &BorrowedMessage<'_>) -> Self {
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
         let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (header.key.to_owned(), owned(header.value))).collect()
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), owned(header.value)))
+                .collect()
         });
         Self {
             offset: message.offset(),
@@ -77,26 +80,49 @@ pub enum Difference {
     /// The record of `input` stands at `output`, behind one that was sent after it.
     Reordered { output: i64, input: i64 },
     /// The record at `output` is not, in `part`, the first sighting at `input`.
-    Altered { output: i64, input: i64, part: &'static str },
+    Altered {
+        output: i64,
+        input: i64,
+        part: &'static str,
+    },
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { input } => {
-                write!(f, "missing: the first record of its id, input offset {input}, never came out")
+                write!(
+                    f,
+                    "missing: the first record of its id, input offset {input}, never came out"
+                )
             }
             Self::Repeated { output, before } => {
-                write!(f, "repeated: output offset {output} has the id of output offset {before}")
+                write!(
+                    f,
+                    "repeated: output offset {output} has the id of output offset {before}"
+                )
             }
             Self::Unknown { output } => {
-                write!(f, "unknown: output offset {output} has an id that was never sent here")
+                write!(
+                    f,
+                    "unknown: output offset {output} has an id that was never sent here"
+                )
             }
             Self::Reordered { output, input } => {
-                write!(f, "reordered: output offset {output} is input offset {input}, too late")
+                write!(
+                    f,
+                    "reordered: output offset {output} is input offset {input}, too late"
+                )
             }
-            Self::Altered { output, input, part } => {
-                write!(f, "altered: output offset {output} has another {part} than input offset {input}")
+            Self::Altered {
+                output,
+                input,
+                part,
+            } => {
+                write!(
+                    f,
+                    "altered: output offset {output} has another {part} than input offset {input}"
+                )
             }
         }
     }
@@ -152,12 +178,24 @@ impl Findings {
             }
             furthest = furthest.max(at);
             if let Some(part) = record.differs_from(expected[at]) {
-                self.differs(partition, &Difference::Altered { output, input, part });
+                self.differs(
+                    partition,
+                    &Difference::Altered {
+                        output,
+                        input,
+                        part,
+                    },
+                );
             }
         }
         for (record, came_out) in expected.iter().zip(&came_out) {
             if came_out.is_none() {
-                self.differs(partition, &Difference::Missing { input: record.offset });
+                self.differs(
+                    partition,
+                    &Difference::Missing {
+                        input: record.offset,
+                    },
+                );
             }
         }
     }
@@ -165,7 +203,8 @@ impl Findings {
     fn differs(&mut self, partition: i32, difference: &Difference) {
         self.differences += 1;
         if self.described.len() < DESCRIBED {
-            self.described.push(format!("partition {partition}: {difference}"));
+            self.described
+                .push(format!("partition {partition}: {difference}"));
         }
     }
 }
@@ -174,7 +213,12 @@ impl Findings {
 ///
 /// # Errors
 /// Internal (70) when a topic cannot be read to its end; the sentence names topic and partition.
-pub fn audit(bootstrap: &str, input: &str, output: &str, partitions: i32) -> Result<Findings, Stop> {
+pub fn audit(
+    bootstrap: &str,
+    input: &str,
+    output: &str,
+    partitions: i32,
+) -> Result<Findings, Stop> {
     let reader = reader(bootstrap, "read_committed")?;
     // Only a client that also sees open transactions is told the true end.
     let surveyor = self::reader(bootstrap, "read_uncommitted")?;
@@ -207,18 +251,27 @@ fn read(
     partition: i32,
 ) -> Result<Vec<Record>, Stop> {
     let failed = |error| {
-        Stop::internal(format!("the audit cannot read {topic}, partition {partition}: {error}"))
+        Stop::internal(format!(
+            "the audit cannot read {topic}, partition {partition}: {error}"
+        ))
     };
-    let (low, end) = surveyor.fetch_watermarks(topic, partition, ASK).map_err(failed)?;
+    let (low, end) = surveyor
+        .fetch_watermarks(topic, partition, ASK)
+        .map_err(failed)?;
     let mut records = Vec::new();
     if low == end {
         return Ok(records);
     }
     let mut start = TopicPartitionList::new();
-    start.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
+    start
+        .add_partition_offset(topic, partition, Offset::Offset(low))
+        .map_err(failed)?;
     reader.assign(&start).map_err(failed)?;
     let mut deadline = Instant::now() + PATIENCE;
-    while position(reader).map_err(failed)?.is_none_or(|position| position < end) {
+    while position(reader)
+        .map_err(failed)?
+        .is_none_or(|position| position < end)
+    {
         match reader.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 deadline = Instant::now() + PATIENCE;
@@ -243,7 +296,11 @@ fn read(
 /// The offset after the last record that was read or skipped; `None` before anything was fetched.
 fn position(reader: &BaseConsumer) -> KafkaResult<Option<i64>> {
     let positions = reader.position()?;
-    Ok(positions.elements().first().and_then(|element| element.offset().to_raw()).filter(|&raw| raw >= 0))
+    Ok(positions
+        .elements()
+        .first()
+        .and_then(|element| element.offset().to_raw())
+        .filter(|&raw| raw >= 0))
 }
 
 #[cfg(test)]
@@ -261,7 +318,10 @@ mod tests {
     }
 
     fn topic(ids: &[&str]) -> Vec<Record> {
-        ids.iter().enumerate().map(|(offset, id)| record(offset as i64, id)).collect()
+        ids.iter()
+            .enumerate()
+            .map(|(offset, id)| record(offset as i64, id))
+            .collect()
     }
 
     /// Judges an output against the input a, b, a, c, b, d, whose first sightings are 0, 1, 3, 5.
@@ -274,7 +334,10 @@ mod tests {
     }
 
     fn told(differences: &[Difference]) -> Vec<String> {
-        differences.iter().map(|difference| format!("partition 3: {difference}")).collect()
+        differences
+            .iter()
+            .map(|difference| format!("partition 3: {difference}"))
+            .collect()
     }
 
     #[test]
@@ -284,17 +347,26 @@ mod tests {
 
     #[test]
     fn a_missing_record_is_found() {
-        assert_eq!(found(&topic(&["a", "c", "d"])), told(&[Difference::Missing { input: 1 }]));
+        assert_eq!(
+            found(&topic(&["a", "c", "d"])),
+            told(&[Difference::Missing { input: 1 }])
+        );
     }
 
     #[test]
     fn a_missing_end_is_found() {
-        assert_eq!(found(&topic(&["a", "b", "c"])), told(&[Difference::Missing { input: 5 }]));
+        assert_eq!(
+            found(&topic(&["a", "b", "c"])),
+            told(&[Difference::Missing { input: 5 }])
+        );
     }
 
     #[test]
     fn a_duplicate_let_through_is_found() {
-        let repeated = Difference::Repeated { output: 2, before: 0 };
+        let repeated = Difference::Repeated {
+            output: 2,
+            before: 0,
+        };
         assert_eq!(found(&topic(&["a", "b", "a", "c", "d"])), told(&[repeated]));
     }
 
@@ -306,7 +378,10 @@ mod tests {
 
     #[test]
     fn a_change_of_order_is_found() {
-        let reordered = Difference::Reordered { output: 2, input: 1 };
+        let reordered = Difference::Reordered {
+            output: 2,
+            input: 1,
+        };
         assert_eq!(found(&topic(&["a", "c", "b", "d"])), told(&[reordered]));
     }
 
@@ -321,7 +396,11 @@ mod tests {
         for (part, change) in changes {
             let mut output = topic(&["a", "b", "c", "d"]);
             change(&mut output[2]);
-            let altered = Difference::Altered { output: 2, input: 3, part };
+            let altered = Difference::Altered {
+                output: 2,
+                input: 3,
+                part,
+            };
             assert_eq!(found(&output), told(&[altered]));
         }
     }
@@ -332,6 +411,9 @@ mod tests {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let mut findings = Findings::default();
         findings.judge(0, &topic(&ids), &[]);
-        assert_eq!((findings.differences, findings.described.len()), (50, DESCRIBED));
+        assert_eq!(
+            (findings.differences, findings.described.len()),
+            (50, DESCRIBED)
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Touches the directory it is given, loopback ports, and its own child processes, which end with
 //! this process whatever happens to it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -330,7 +330,7 @@ log.cleaner.dedupe.buffer.size=16777216
 
 /// Ports that nobody listens on, below the range from which the system hands out ports to outgoing
 /// connections: else a client's connection could sit on the port of a broker that is just restarting.
-fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end: u16 = range
         .split_whitespace()

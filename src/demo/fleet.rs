@@ -22,8 +22,12 @@ use crate::exit::Stop;
 /// Records that can still come again: the longest batch and the longest lag of [`Cause::Reread`].
 const REMEMBERED: usize = 4096;
 const ROUTES: [u64; 5] = [1927624662, 1384345811, 160779139, 1565885487, 1090292248];
-const EVENTS: [&str; 4] =
-    ["Overspeed", "Lane Departure", "Unsafe following distance", "Unsafe tail distance"];
+const EVENTS: [&str; 4] = [
+    "Overspeed",
+    "Lane Departure",
+    "Unsafe following distance",
+    "Unsafe tail distance",
+];
 
 /// What is to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,14 @@ impl Report {
     /// The line as the trucks of the sample write it.
     fn line(&self) -> String {
         let route = ROUTES[(self.truck % 5) as usize];
-        let Self { truck, event, latitude, longitude, id, at_ms } = self;
+        let Self {
+            truck,
+            event,
+            latitude,
+            longitude,
+            id,
+            at_ms,
+        } = self;
         let driver = truck % 70;
         format!("{at_ms},{truck},{driver},{route},{event},{latitude:.2},{longitude:.2},{id}")
     }
@@ -98,12 +109,17 @@ struct Repeats {
 
 impl Repeats {
     fn new(planned: u64) -> Self {
-        Self { planned, done: 0, next_batch: 1 }
+        Self {
+            planned,
+            done: 0,
+            next_batch: 1,
+        }
     }
 
     /// The size of the batch that is due after `part` of `whole` reports; 0 when none is.
     fn due(&self, part: u64, whole: u64) -> u64 {
-        let owed = (u128::from(self.planned) * u128::from(part) / u128::from(whole)) as u64 - self.done;
+        let owed =
+            (u128::from(self.planned) * u128::from(part) / u128::from(whole)) as u64 - self.done;
         if owed >= self.next_batch {
             self.next_batch
         } else if part == whole {
@@ -164,7 +180,8 @@ impl Reports {
     fn repeat(&mut self, cause: Cause, end: usize, size: u64) -> u64 {
         let start = end.saturating_sub(usize::try_from(size).unwrap_or(usize::MAX));
         let batch = self.history.range(start..end);
-        self.again.extend(batch.map(|report| (cause, report.clone())));
+        self.again
+            .extend(batch.map(|report| (cause, report.clone())));
         (end - start) as u64
     }
 
@@ -251,7 +268,10 @@ impl Fleet {
             .name("fleet".into())
             .spawn(move || drive(&producer, &topic, plan, &shared))
             .map_err(|error| Stop::internal(format!("no thread for the trucks: {error}")))?;
-        Ok(Self { tally, thread: Some(thread) })
+        Ok(Self {
+            tally,
+            thread: Some(thread),
+        })
     }
 
     /// What has been handed to the producer so far.
@@ -274,7 +294,9 @@ impl Fleet {
     /// Internal (70) when the broker refused records.
     pub fn finish(mut self) -> Result<Sent, Stop> {
         if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| Stop::internal("the trucks' thread panicked"))??;
+            thread
+                .join()
+                .map_err(|_| Stop::internal("the trucks' thread panicked"))??;
         }
         Ok(self.sent())
     }
@@ -323,7 +345,9 @@ fn drive(
         // The clock may step back; the trucks' time does not.
         now_ms = now_ms.max(epoch_ms() - 1000);
         while sent < due {
-            let Some((cause, report)) = reports.next(now_ms) else { break 'pace };
+            let Some((cause, report)) = reports.next(now_ms) else {
+                break 'pace;
+            };
             send(producer, topic, cause, &report, now_ms, &tally.end)?;
             let count = match cause {
                 Cause::Reported => &tally.reported,
@@ -338,9 +362,11 @@ fn drive(
         }
         thread::sleep(Duration::from_millis(10));
     }
-    producer
-        .flush(Duration::from_secs(60))
-        .map_err(|error| Stop::internal(format!("{topic} does not take the trucks' records: {error}")))?;
+    producer.flush(Duration::from_secs(60)).map_err(|error| {
+        Stop::internal(format!(
+            "{topic} does not take the trucks' records: {error}"
+        ))
+    })?;
     match tally.refused.load(Relaxed) {
         0 => Ok(()),
         refused => Err(Stop::internal(format!(
@@ -363,7 +389,10 @@ fn send(
         Cause::Reported | Cause::Resent => (gateway, report.at_ms),
         Cause::Reread => (gateway + "-restarted", now_ms),
     };
-    let header = Header { key: "gateway", value: Some(&gateway) };
+    let header = Header {
+        key: "gateway",
+        value: Some(&gateway),
+    };
     let mut record = BaseRecord::to(topic)
         .key(&key)
         .payload(&line)
@@ -386,7 +415,9 @@ fn send(
 }
 
 fn epoch_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -402,7 +433,13 @@ mod tests {
     }
 
     fn plan(unique: u64, duplicates: u64) -> Plan {
-        Plan { unique, duplicates, trucks: 20, seed: 7, drive: Duration::ZERO }
+        Plan {
+            unique,
+            duplicates,
+            trucks: 20,
+            seed: 7,
+            drive: Duration::ZERO,
+        }
     }
 
     #[test]
@@ -414,7 +451,10 @@ mod tests {
                 assert_eq!(seen.insert(report.id), *cause == Cause::Reported);
             }
             assert_eq!(seen.len() as u64, unique);
-            let resent = sent.iter().filter(|(cause, _)| *cause == Cause::Resent).count() as u64;
+            let resent = sent
+                .iter()
+                .filter(|(cause, _)| *cause == Cause::Resent)
+                .count() as u64;
             assert_eq!(resent, duplicates / 2);
             assert_eq!(sent.len() as u64, unique + duplicates);
         }

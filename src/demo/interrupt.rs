@@ -21,13 +21,19 @@ impl Interrupt {
     pub fn listen() -> Result<Self, Stop> {
         let asked = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&asked);
-        let failed = |error: io::Error| Stop::internal(format!("cannot listen for Ctrl-C: {error}"));
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        let failed =
+            |error: io::Error| Stop::internal(format!("cannot listen for Ctrl-C: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(failed)?;
         let (mut ctrl_c, mut term) = {
             let _inside = runtime.enter();
             let listen = |kind| signal(kind).map_err(failed);
-            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
+            (
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+            )
         };
         let wait = move || {
             runtime.block_on(async {
@@ -39,7 +45,10 @@ impl Interrupt {
                 }
             });
         };
-        thread::Builder::new().name("interrupt".into()).spawn(wait).map_err(failed)?;
+        thread::Builder::new()
+            .name("interrupt".into())
+            .spawn(wait)
+            .map_err(failed)?;
         Ok(Self(asked))
     }
 
@@ -57,6 +66,9 @@ impl Interrupt {
             return Ok(());
         }
         let sentence = "stopped before the audit, as asked; nothing is left running".into();
-        Err(Stop { status: Status::AuditFailed, sentence })
+        Err(Stop {
+            status: Status::AuditFailed,
+            sentence,
+        })
     }
 }

@@ -45,7 +45,14 @@ impl Service {
         let config = dir.join("kafka-dedup.yaml");
         fs::write(&config, yaml(bootstrap, &store, &http, &admin)).map_err(failed)?;
         let program = env::current_exe().map_err(failed)?;
-        Ok(Self { program, config, log: dir.join("service.log"), http, admin, child: None })
+        Ok(Self {
+            program,
+            config,
+            log: dir.join("service.log"),
+            http,
+            admin,
+            child: None,
+        })
     }
 
     /// Starts the process; its output is added to its log.
@@ -53,9 +60,13 @@ impl Service {
     /// # Errors
     /// Internal (70) when it cannot be started.
     pub fn start(&mut self) -> Result<(), Stop> {
-        let failed = |error: io::Error| Stop::internal(format!("cannot start the service: {error}"));
-        let log =
-            OpenOptions::new().create(true).append(true).open(&self.log).map_err(failed)?;
+        let failed =
+            |error: io::Error| Stop::internal(format!("cannot start the service: {error}"));
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(failed)?;
         let mut run = Command::new(&self.program);
         run.args(["run", "-c"])
             .arg(&self.config)
@@ -94,7 +105,9 @@ impl Service {
     /// # Errors
     /// Internal (70) with the end of its log when it exits with anything else, or not at all.
     pub fn stop(&mut self) -> Result<(), Stop> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         process::ask_to_end(&mut child);
         match process::wait_until(&mut child, Instant::now() + END_WITHIN) {
             Ok(Some(status)) if status.success() => Ok(()),

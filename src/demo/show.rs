@@ -40,7 +40,12 @@ impl Show {
             }
             bar
         });
-        Self { bar, total, last_line: Instant::now(), last_judged: 0 }
+        Self {
+            bar,
+            total,
+            last_line: Instant::now(),
+            last_judged: 0,
+        }
     }
 
     /// One line that stays.
@@ -65,7 +70,10 @@ impl Show {
         if since >= LINE_EVERY {
             let judged = now.judged.saturating_sub(self.last_judged) as f64;
             let rate = judged / since.as_secs_f64();
-            tell(&format!("{}/{} judged, {rate:.0}/s, {rest}", now.judged, self.total));
+            tell(&format!(
+                "{}/{} judged, {rate:.0}/s, {rest}",
+                now.judged, self.total
+            ));
             (self.last_line, self.last_judged) = (Instant::now(), now.judged);
         }
     }

@@ -1,12 +1,11 @@
 //! How far the service is: a look at Kafka from outside, which asks the service nothing.
 //!
-//! Reads watermarks and the group's committed offsets; never joins the group.
+//! Reads the group's committed offsets; never joins the group.
 
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{INPUT, PARTITIONS};
@@ -38,7 +37,11 @@ impl Watch {
             .map_err(|error| Stop::internal(format!("no client to watch the group: {error}")))?;
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_range(INPUT, 0, PARTITIONS - 1);
-        Ok(Self { client, partitions, judged: 0 })
+        Ok(Self {
+            client,
+            partitions,
+            judged: 0,
+        })
     }
 
     /// Input records whose verdicts are committed. The input has no transactions and starts at
@@ -46,23 +49,20 @@ impl Watch {
     pub fn judged(&mut self) -> u64 {
         let asked = self.partitions.clone();
         if let Ok(committed) = self.client.committed_offsets(asked, ASK) {
-            let offset = |offset| if let Offset::Offset(raw) = offset { raw } else { 0 };
-            let sum: i64 = committed.elements().iter().map(|part| offset(part.offset())).sum();
+            let offset = |offset| {
+                if let Offset::Offset(raw) = offset {
+                    raw
+                } else {
+                    0
+                }
+            };
+            let sum: i64 = committed
+                .elements()
+                .iter()
+                .map(|part| offset(part.offset()))
+                .sum();
             self.judged = self.judged.max(sum.unsigned_abs());
         }
         self.judged
-    }
-
-    /// Records in the input.
-    ///
-    /// # Errors
-    /// What the broker answers.
-    pub fn received(&self) -> KafkaResult<u64> {
-        (0..PARTITIONS)
-            .map(|partition| {
-                let (_, end) = self.client.fetch_watermarks(INPUT, partition, ASK)?;
-                Ok(end.unsigned_abs())
-            })
-            .sum()
     }
 }
