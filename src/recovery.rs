@@ -152,6 +152,8 @@ struct Job {
     /// The input offset that the last run was committed with.
     last_run: Option<i64>,
     stage: Stage,
+    /// The reader is assigned to its journal partition.
+    reading: bool,
     attempts: u32,
     started: Instant,
 }
@@ -184,7 +186,7 @@ impl Room {
                 Ok(()) => {}
                 Err(Disconnected) => return,
             }
-            self.jobs.retain(|_, job| !job.request.cancelled.load(Ordering::Relaxed));
+            self.drop_cancelled();
             self.locate();
             self.read();
         }
@@ -204,6 +206,7 @@ impl Room {
                 request,
                 last_run: None,
                 stage: Stage::Locate { not_before: Instant::now() },
+                reading: false,
                 attempts: 0,
                 started: Instant::now(),
             };
@@ -213,6 +216,16 @@ impl Room {
             next = inbox.try_recv().ok();
         }
         Ok(())
+    }
+
+    fn drop_cancelled(&mut self) {
+        let cancelled = |job: &Job| job.request.cancelled.load(Ordering::Relaxed);
+        let keys: Vec<(String, i32)> =
+            self.jobs.iter().filter(|(_, job)| cancelled(job)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.stop_reading(&key);
+            self.jobs.remove(&key);
+        }
     }
 
     /// Step 1 for every partition that is due.
@@ -339,6 +352,7 @@ impl Room {
         let assigned = list
             .add_partition_offset(&key.0, key.1, Offset::Offset(next))
             .and_then(|()| self.reader.incremental_assign(&list));
+        job.reading = assigned.is_ok();
         if let Err(error) = assigned {
             self.postpone(key, &format!("the journal {}-{} cannot be read: {error}", key.0, key.1));
         }
@@ -419,6 +433,7 @@ impl Room {
         self.stop_reading(key);
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.attempts += 1;
+        job.reading = false;
         let pause = Duration::from_millis(50).saturating_mul(1 << job.attempts.min(7)).min(LONGEST_PAUSE);
         let waited = job.started.elapsed().as_secs();
         if job.attempts.is_power_of_two() && job.attempts > 2 {
@@ -430,10 +445,15 @@ impl Room {
     }
 
     fn stop_reading(&self, key: &(String, i32)) {
+        let reading = self.jobs.get(key).is_some_and(|job| job.reading);
+        if !reading {
+            return;
+        }
         let mut list = TopicPartitionList::new();
         list.add_partition(&key.0, key.1);
-        // It is not being read when this fails, which is what is wanted.
-        let _ = self.reader.incremental_unassign(&list);
+        if let Err(error) = self.reader.incremental_unassign(&list) {
+            tracing::debug!(journal = key.0, partition = key.1, %error, "letting go of the journal");
+        }
     }
 }
 

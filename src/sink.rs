@@ -180,17 +180,25 @@ impl Sink {
         record.payload = outgoing.value;
         record.headers = outgoing.headers;
         record.timestamp = outgoing.timestamp_ms;
+        let mut looked_again = false;
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,
-                Err((error, returned)) => {
-                    let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
-                    if !full || Instant::now() >= deadline {
-                        return Err(error);
+                Err((error, _)) if Instant::now() >= deadline => return Err(error),
+                Err((error, returned)) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) => {
+                        record = returned;
+                        let soon = Instant::now() + Duration::from_millis(50);
+                        self.await_reports(self.reported() + 1, soon);
                     }
-                    record = returned;
-                    self.await_reports(self.reported() + 1, Instant::now() + Duration::from_millis(50));
-                }
+                    Some(RDKafkaErrorCode::UnknownPartition) if !looked_again => {
+                        // The topic has grown since the producer last looked at it.
+                        looked_again = true;
+                        record = returned;
+                        self.refresh_metadata(outgoing.topic)?;
+                    }
+                    _ => return Err(error),
+                },
             }
         }
         self.origins.push(origin);
@@ -258,7 +266,7 @@ impl Sink {
     }
 
     /// Makes the producer look at a topic again, when its partitions may have grown.
-    pub fn refresh_metadata(&self, topic: &str) -> KafkaResult<()> {
+    fn refresh_metadata(&self, topic: &str) -> KafkaResult<()> {
         self.producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).map(drop)
     }
 

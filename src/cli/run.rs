@@ -1,7 +1,6 @@
 //! `run`: read the config, say what will be done, bind the listeners, start the workers, wait for
 //! their end. From top to bottom that is the life of the process.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,8 +13,7 @@ use tokio::sync::watch;
 use crate::cli::logging;
 use crate::cli::signals::Signals;
 use crate::cli::supervisor::{LEAVE_TIMEOUT, supervise};
-use crate::config::load::load;
-use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window};
+use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window, environment, load};
 use crate::exit::Stop;
 use crate::http::health::{Condition, Health, worker_component};
 use crate::http::server::{self, Site};
@@ -31,7 +29,7 @@ const HTTP_END_TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// Whatever ends the process; see [`crate::exit::Status`].
 pub fn run(file: &Path) -> Result<(), Stop> {
-    let config = Arc::new(load(file, &environment())?);
+    let config = Arc::new(load(file, environment())?);
     logging::start(&config.log)?;
     announce(&config, file);
 
@@ -94,14 +92,6 @@ fn start_runtime() -> Result<Runtime, Stop> {
         .enable_all()
         .build()
         .map_err(|error| Stop::internal(format!("the HTTP threads cannot be started: {error}")))
-}
-
-/// The variables that are text; no key of the config is anything else.
-fn environment() -> BTreeMap<String, String> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
 }
 
 /// One event that says what this process is about to do.

@@ -192,20 +192,7 @@ fn send(
         timestamp_ms: message.timestamp().to_millis(),
     };
     let origin = Origin { scope: place, offset: message.offset(), target };
-    match sink.send(outgoing, origin, deadline) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            if error.rdkafka_error_code()
-                == Some(rdkafka::error::RDKafkaErrorCode::UnknownPartition)
-            {
-                // The topic has grown since the producer last looked.
-                if let Err(error) = sink.refresh_metadata(topic) {
-                    tracing::debug!(topic = topic.as_str(), %error, "metadata");
-                }
-            }
-            Err(not_sent(&error))
-        }
-    }
+    sink.send(outgoing, origin, deadline).map_err(|error| not_sent(&error))
 }
 
 /// Adds the headers that say why a record is not in the output.

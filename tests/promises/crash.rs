@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::producer::Producer;
-
 use crate::exactly_once::by_header;
-use crate::harness::{Deployment, Dice, Rec, now_ms, nothing_hangs, producer, send};
+use crate::harness::{Deployment, Dice, Rec, flush, now_ms, nothing_hangs, producer, send};
 
 /// Rounds of the fault tests: short unless told otherwise.
 pub fn rounds(short: usize) -> usize {
@@ -40,7 +38,7 @@ impl Stream {
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            producer.flush(Duration::from_secs(60)).expect("delivered");
+            flush(&producer);
             sent
         });
         Self { stop, thread: Some(thread) }

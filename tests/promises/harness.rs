@@ -15,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer, DefaultProducerContext};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 
@@ -112,7 +112,30 @@ pub fn partitions_of(name: &str) -> Option<usize> {
     Some(topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
 }
 
-pub type Client = ThreadedProducer<DefaultProducerContext>;
+/// A test's input is what it says it is: a record that the broker refuses ends the test.
+pub struct Strict(std::sync::Mutex<Vec<String>>);
+
+impl rdkafka::ClientContext for Strict {}
+
+impl rdkafka::producer::ProducerContext for Strict {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let place = format!("{}-{}: {error}", message.topic(), message.partition());
+            self.0.lock().expect("the failures").push(place);
+        }
+    }
+}
+
+pub type Client = ThreadedProducer<Strict>;
+
+/// Waits until the broker has all records.
+pub fn flush(producer: &Client) {
+    producer.flush(Duration::from_secs(60)).expect("delivered");
+    let failures = producer.client().context().0.lock().expect("the failures");
+    assert!(failures.is_empty(), "input was refused: {failures:?}");
+}
 
 /// A plain producer.
 pub fn producer(extra: &[(&str, &str)]) -> Client {
@@ -121,7 +144,7 @@ pub fn producer(extra: &[(&str, &str)]) -> Client {
     for (key, value) in extra {
         config.set(*key, *value);
     }
-    config.create().expect("a producer")
+    config.create_with_context(Strict(std::sync::Mutex::default())).expect("a producer")
 }
 
 pub fn send(producer: &Client, topic: &str, partition: i32, record: &Rec) {
@@ -155,7 +178,7 @@ pub fn produce(topic: &str, partition: i32, records: &[Rec]) {
     for record in records {
         send(&producer, topic, partition, record);
     }
-    producer.flush(Duration::from_secs(30)).expect("delivered");
+    flush(&producer);
 }
 
 fn watermarks(topic: &str, partition: i32, isolation: &str) -> (i64, i64) {
