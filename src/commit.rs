@@ -58,7 +58,11 @@ impl Open {
 pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
     sink.begin().map_err(|error| consequence(&error, "begin"))?;
     fail::fail_point!("begin", |_| crate::exit::die());
-    Ok(Open { begun: Instant::now(), records: 0, alone: 0 })
+    Ok(Open {
+        begun: Instant::now(),
+        records: 0,
+        alone: 0,
+    })
 }
 
 /// Writes a run for every scope that has something to remember, then waits until all that was sent
@@ -84,8 +88,13 @@ pub fn prepare(
                 headers: None,
                 timestamp_ms: None,
             };
-            let origin = Origin { scope: place, offset: scope.next_offset, target: Target::Journal };
-            sink.send(outgoing, origin, deadline).map_err(|error| not_sent(&error))?;
+            let origin = Origin {
+                scope: place,
+                offset: scope.next_offset,
+                target: Target::Journal,
+            };
+            sink.send(outgoing, origin, deadline)
+                .map_err(|error| not_sent(&error))?;
         }
     }
     fail::fail_point!("produced", |_| crate::exit::die());
@@ -106,7 +115,8 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
             cause: "delivery-timeout",
             why: format!(
                 "records were not delivered within transaction.timeout{}",
-                sink.last_error().map_or_else(String::new, |error| format!("; last error: {error}"))
+                sink.last_error()
+                    .map_or_else(String::new, |error| format!("; last error: {error}"))
             ),
         });
     }
@@ -202,7 +212,10 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
             "{why}. Allow Write and Describe on the transactional id (kafka-acls --transactional-id), then start again"
         ))),
         (_, KafkaError::Transaction(native)) if native.is_error() && native.is_fatal() => {
-            Trouble::InDoubt { cause: "fatal", why }
+            Trouble::InDoubt {
+                cause: "fatal",
+                why,
+            }
         }
         (_, KafkaError::Transaction(native)) if native.txn_requires_abort() => {
             Trouble::Abort { cause: step, why }
@@ -216,8 +229,14 @@ pub fn not_sent(error: &KafkaError) -> Trouble {
     let why = format!("produce: {error}");
     match error.rdkafka_error_code() {
         Some(code) if is_fence(code) => Trouble::Fenced { why },
-        Some(RDKafkaErrorCode::Fatal) => Trouble::InDoubt { cause: "fatal", why },
-        _ => Trouble::Abort { cause: "produce", why },
+        Some(RDKafkaErrorCode::Fatal) => Trouble::InDoubt {
+            cause: "fatal",
+            why,
+        },
+        _ => Trouble::Abort {
+            cause: "produce",
+            why,
+        },
     }
 }
 
@@ -233,8 +252,9 @@ fn is_fence(code: RDKafkaErrorCode) -> bool {
 /// Why a broker refuses a record for good, if that is what the code says.
 fn refusal(code: RDKafkaErrorCode) -> Option<Rejection> {
     match code {
-        RDKafkaErrorCode::MessageSizeTooLarge
-        | RDKafkaErrorCode::MessageBatchTooLarge => Some(Rejection::TooLarge),
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge => {
+            Some(Rejection::TooLarge)
+        }
         RDKafkaErrorCode::InvalidTimestamp => Some(Rejection::Timestamp),
         RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidMessage => {
             Some(Rejection::Invalid)
@@ -251,8 +271,14 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
         .filter_map(|failure| refusal(failure.code).map(|rejection| (failure, rejection)))
         .collect();
     for (failure, rejection) in &refused {
-        let Origin { scope: place, offset, target } = failure.origin;
-        let Some(scope) = scopes.at(place) else { continue };
+        let Origin {
+            scope: place,
+            offset,
+            target,
+        } = failure.origin;
+        let Some(scope) = scopes.at(place) else {
+            continue;
+        };
         let certain = refused.len() == 1;
         if certain && target != Target::Output {
             let (topic, partition) = scope.partition_key();
@@ -270,22 +296,38 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
     if let Some((failure, _)) = refused.first() {
         return Trouble::Abort {
             cause: "refused",
-            why: format!("{} of the records were refused: {}", refused.len(), failure.code),
+            why: format!(
+                "{} of the records were refused: {}",
+                refused.len(),
+                failure.code
+            ),
         };
     }
     let why = match failures.first() {
-        Some(failure) => format!("{} records were not delivered: {}", failures.len(), failure.code),
+        Some(failure) => format!(
+            "{} records were not delivered: {}",
+            failures.len(),
+            failure.code
+        ),
         None => "records were not delivered".to_owned(),
     };
     if failures.iter().any(|failure| is_fence(failure.code)) {
         return Trouble::Fenced { why };
     }
-    let timed_out = failures.iter().any(|f| f.code == RDKafkaErrorCode::MessageTimedOut);
+    let timed_out = failures
+        .iter()
+        .any(|f| f.code == RDKafkaErrorCode::MessageTimedOut);
     if timed_out {
         // Whether the broker has them is not known, and the sequence numbers are in doubt with it.
-        return Trouble::InDoubt { cause: "delivery-timeout", why };
+        return Trouble::InDoubt {
+            cause: "delivery-timeout",
+            why,
+        };
     }
-    Trouble::Abort { cause: "delivery", why }
+    Trouble::Abort {
+        cause: "delivery",
+        why,
+    }
 }
 
 fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
@@ -299,7 +341,9 @@ fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
                     rdkafka::Offset::Offset(scope.next_offset),
                 )
                 .map_err(|error| {
-                    Trouble::Stop(Stop::internal(format!("an offset cannot be written: {error}")))
+                    Trouble::Stop(Stop::internal(format!(
+                        "an offset cannot be written: {error}"
+                    )))
                 })?;
         }
     }

@@ -232,7 +232,9 @@ impl Metrics {
 
     /// Notes how long a step of a commit took: drain, offsets, commit or publish.
     pub fn observe_step(&self, step: &'static str, took: std::time::Duration) {
-        self.commit_step_seconds.with_label_values(&[step]).observe(took.as_secs_f64());
+        self.commit_step_seconds
+            .with_label_values(&[step])
+            .observe(took.as_secs_f64());
     }
 
     /// Counts an error that a Kafka client reported, by librdkafka's name for it.

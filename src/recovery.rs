@@ -80,9 +80,16 @@ impl Recovery {
     ///
     /// # Errors
     /// A property that librdkafka does not accept (64), or no thread to be had (70).
-    pub fn start(config: &Arc<Config>, metrics: &Arc<Metrics>, worker: usize) -> Result<Self, Stop> {
-        let unusable =
-            |error| Stop::usage(format!("kafka: the journal's reader cannot be created: {error}"));
+    pub fn start(
+        config: &Arc<Config>,
+        metrics: &Arc<Metrics>,
+        worker: usize,
+    ) -> Result<Self, Stop> {
+        let unusable = |error| {
+            Stop::usage(format!(
+                "kafka: the journal's reader cannot be created: {error}"
+            ))
+        };
         let reader = clients::journal_reader_config(config)
             .create_with_context(Logged::new())
             .map_err(unusable)?;
@@ -105,7 +112,12 @@ impl Recovery {
             .name(format!("recovery-{worker}"))
             .spawn(move || room.run(&inbox))
             .map_err(|error| Stop::internal(format!("no thread for recovery: {error}")))?;
-        Ok(Self { requests: Some(requests), answers, thread: Some(thread), stopping })
+        Ok(Self {
+            requests: Some(requests),
+            answers,
+            thread: Some(thread),
+            stopping,
+        })
     }
 
     /// Asks for a partition; the answer comes through [`Recovery::next`].
@@ -114,7 +126,11 @@ impl Recovery {
     /// The thread has ended by a defect.
     pub fn request(&self, request: Request) -> Result<(), Stop> {
         let gone = || Stop::internal("the recovery thread has ended unexpectedly");
-        self.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())
+        self.requests
+            .as_ref()
+            .ok_or_else(gone)?
+            .send(request)
+            .map_err(|_| gone())
     }
 
     /// The next answer, if one is there.
@@ -139,7 +155,11 @@ enum Stage {
     /// Nothing asked yet, or the last answer is in doubt: ask again at this time.
     Locate { not_before: Instant },
     /// The journal is read up to `until`.
-    Read { located: Located, next: i64, until: i64 },
+    Read {
+        located: Located,
+        next: i64,
+        until: i64,
+    },
 }
 
 struct Located {
@@ -194,7 +214,11 @@ impl Room {
 
     /// Waits for work when there is none; takes all that is there.
     fn take_requests(&mut self, inbox: &Receiver<Request>) -> Result<(), Disconnected> {
-        let wait = if self.jobs.is_empty() { Duration::from_secs(1) } else { Duration::ZERO };
+        let wait = if self.jobs.is_empty() {
+            Duration::from_secs(1)
+        } else {
+            Duration::ZERO
+        };
         let mut next = match inbox.recv_timeout(wait) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
@@ -205,7 +229,9 @@ impl Room {
             let job = Job {
                 request,
                 last_run: None,
-                stage: Stage::Locate { not_before: Instant::now() },
+                stage: Stage::Locate {
+                    not_before: Instant::now(),
+                },
                 reading: false,
                 attempts: 0,
                 started: Instant::now(),
@@ -220,8 +246,12 @@ impl Room {
 
     fn drop_cancelled(&mut self) {
         let cancelled = |job: &Job| job.request.cancelled.load(Ordering::Relaxed);
-        let keys: Vec<(String, i32)> =
-            self.jobs.iter().filter(|(_, job)| cancelled(job)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<(String, i32)> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| cancelled(job))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             self.stop_reading(&key);
             self.jobs.remove(&key);
@@ -234,7 +264,9 @@ impl Room {
         let due: Vec<(String, i32)> = self
             .jobs
             .iter()
-            .filter(|(_, job)| matches!(job.stage, Stage::Locate { not_before } if not_before <= now))
+            .filter(
+                |(_, job)| matches!(job.stage, Stage::Locate { not_before } if not_before <= now),
+            )
             .map(|(key, _)| key.clone())
             .collect();
         if due.is_empty() {
@@ -242,7 +274,9 @@ impl Room {
         }
         let committed = self.committed_offsets(&due);
         for (key, answer) in due.iter().zip(committed) {
-            let Some(job) = self.jobs.get(key) else { continue };
+            let Some(job) = self.jobs.get(key) else {
+                continue;
+            };
             let located = answer.and_then(|committed| self.locate_one(&job.request, committed));
             match located {
                 Ok((located, next, until)) => self.begin_reading(key, located, next, until),
@@ -270,7 +304,9 @@ impl Room {
             let element =
                 request.and_then(|request| list.find_partition(&request.topic, request.partition));
             match element {
-                None => Err(Trouble::Later("the committed offset was not answered".to_owned())),
+                None => Err(Trouble::Later(
+                    "the committed offset was not answered".to_owned(),
+                )),
                 Some(element) => match (element.error(), element.offset()) {
                     (Err(error), _) => Err(Trouble::Later(format!("committed offset: {error}"))),
                     (Ok(()), Offset::Offset(offset)) => Ok(Some(offset)),
@@ -302,7 +338,9 @@ impl Room {
         let watermarks = |topic: &str| {
             self.observer
                 .fetch_watermarks(topic, partition, PATIENCE * 5)
-                .map_err(|error| Trouble::Later(format!("watermarks of {topic}-{partition}: {error}")))
+                .map_err(|error| {
+                    Trouble::Later(format!("watermarks of {topic}-{partition}: {error}"))
+                })
         };
         let (journal_low, journal_high) = watermarks(&request.journal)?;
         let (input_low, input_high) = watermarks(topic)?;
@@ -331,19 +369,32 @@ impl Room {
         };
         // Below the journal's first offset everything was trimmed because it had aged out.
         let next = request.journal_next.unwrap_or(journal_low).max(journal_low);
-        Ok((Located { input_offset, committed: committed.is_some() }, next, journal_high))
+        Ok((
+            Located {
+                input_offset,
+                committed: committed.is_some(),
+            },
+            next,
+            journal_high,
+        ))
     }
 
     fn begin_reading(&mut self, key: &(String, i32), located: Located, next: i64, until: i64) {
         let limits = self.config.window;
-        let Some(job) = self.jobs.get_mut(key) else { return };
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
         if job.request.journal_next.is_some_and(|known| known < next) {
             // Runs after those that the window knows have been trimmed: it is too old to build on.
             job.request.window = SeenWindow::new(limits);
             job.request.journal_next = None;
         }
         job.request.metrics.restore_remaining.set(until - next);
-        job.stage = Stage::Read { located, next, until };
+        job.stage = Stage::Read {
+            located,
+            next,
+            until,
+        };
         if next >= until {
             self.finish(key, Ok(()));
             return;
@@ -354,14 +405,20 @@ impl Room {
             .and_then(|()| self.reader.incremental_assign(&list));
         job.reading = assigned.is_ok();
         if let Err(error) = assigned {
-            self.postpone(key, &format!("the journal {}-{} cannot be read: {error}", key.0, key.1));
+            self.postpone(
+                key,
+                &format!("the journal {}-{} cannot be read: {error}", key.0, key.1),
+            );
         }
     }
 
     /// Step 2: some records, then a look at how far each partition has come. The position is the
     /// measure: it moves over markers and aborted runs, which no count of records does.
     fn read(&mut self) {
-        let reading = self.jobs.values().any(|job| matches!(job.stage, Stage::Read { .. }));
+        let reading = self
+            .jobs
+            .values()
+            .any(|job| matches!(job.stage, Stage::Read { .. }));
         if !reading {
             if !self.jobs.is_empty() {
                 std::thread::sleep(Duration::from_millis(20));
@@ -389,14 +446,23 @@ impl Room {
                 }
             }
         }
-        let Ok(positions) = self.reader.position() else { return };
+        let Ok(positions) = self.reader.position() else {
+            return;
+        };
         for element in positions.elements() {
-            let Offset::Offset(position) = element.offset() else { continue };
+            let Offset::Offset(position) = element.offset() else {
+                continue;
+            };
             let key = (element.topic().to_owned(), element.partition());
-            let Some(job) = self.jobs.get_mut(&key) else { continue };
+            let Some(job) = self.jobs.get_mut(&key) else {
+                continue;
+            };
             if let Stage::Read { until, next, .. } = &mut job.stage {
                 *next = position.max(*next);
-                job.request.metrics.restore_remaining.set((*until - *next).max(0));
+                job.request
+                    .metrics
+                    .restore_remaining
+                    .set((*until - *next).max(0));
                 if *next >= *until {
                     self.finish(&key, Ok(()));
                 }
@@ -419,29 +485,53 @@ impl Room {
     /// Step 3: hands the partition over, whatever has become of it.
     fn finish(&mut self, key: &(String, i32), outcome: Result<(), Stop>) {
         self.stop_reading(key);
-        let Some(job) = self.jobs.remove(key) else { return };
+        let Some(job) = self.jobs.remove(key) else {
+            return;
+        };
         job.request.metrics.restore_remaining.set(0);
         let request = &job.request;
         let (topic, partition, epoch) = (request.topic.clone(), request.partition, request.epoch);
         let outcome = outcome.and_then(|()| restored(job, &self.config));
         // The worker has gone when nobody receives; then nobody needs the answer.
-        let _ = self.outbox.send(Recovered { topic, partition, epoch, outcome });
+        let _ = self.outbox.send(Recovered {
+            topic,
+            partition,
+            epoch,
+            outcome,
+        });
     }
 
     /// Asks again later, for ever: the partition is not touched meanwhile, and /readyz says so.
     fn postpone(&mut self, key: &(String, i32), why: &str) {
         self.stop_reading(key);
-        let Some(job) = self.jobs.get_mut(key) else { return };
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
         job.attempts += 1;
         job.reading = false;
-        let pause = Duration::from_millis(50).saturating_mul(1 << job.attempts.min(7)).min(LONGEST_PAUSE);
+        let pause = Duration::from_millis(50)
+            .saturating_mul(1 << job.attempts.min(7))
+            .min(LONGEST_PAUSE);
         let waited = job.started.elapsed().as_secs();
         if job.attempts.is_power_of_two() && job.attempts > 2 {
-            tracing::warn!(topic = job.request.topic, partition = job.request.partition, attempts = job.attempts, waited_seconds = waited, "the seen set cannot be brought up to date yet: {why}");
+            tracing::warn!(
+                topic = job.request.topic,
+                partition = job.request.partition,
+                attempts = job.attempts,
+                waited_seconds = waited,
+                "the seen set cannot be brought up to date yet: {why}"
+            );
         } else {
-            tracing::debug!(topic = job.request.topic, partition = job.request.partition, attempts = job.attempts, "recovery waits: {why}");
+            tracing::debug!(
+                topic = job.request.topic,
+                partition = job.request.partition,
+                attempts = job.attempts,
+                "recovery waits: {why}"
+            );
         }
-        job.stage = Stage::Locate { not_before: Instant::now() + pause };
+        job.stage = Stage::Locate {
+            not_before: Instant::now() + pause,
+        };
     }
 
     fn stop_reading(&self, key: &(String, i32)) {
@@ -488,8 +578,12 @@ fn apply(
     message: &BorrowedMessage<'_>,
 ) -> Result<(), ((String, i32), Stop)> {
     let key = (message.topic().to_owned(), message.partition());
-    let Some(job) = jobs.get_mut(&key) else { return Ok(()) };
-    let Stage::Read { next, .. } = &mut job.stage else { return Ok(()) };
+    let Some(job) = jobs.get_mut(&key) else {
+        return Ok(());
+    };
+    let Stage::Read { next, .. } = &mut job.stage else {
+        return Ok(());
+    };
     let offset = message.offset();
     if offset < *next {
         return Ok(());
@@ -510,7 +604,10 @@ fn apply(
             match job.request.window.apply(&run, offset) {
                 Ok(()) => {
                     job.last_run = Some(run.next_offset);
-                    job.request.metrics.restored_ids.add(i64::try_from(ids).unwrap_or(i64::MAX));
+                    job.request
+                        .metrics
+                        .restored_ids
+                        .add(i64::try_from(ids).unwrap_or(i64::MAX));
                     Ok(())
                 }
                 Err(broken) => Err(unusable(broken.to_string())),
@@ -520,7 +617,12 @@ fn apply(
             // Somebody else's record: a genuine run that is missing would break the chain of
             // ordinals, so skipping this one hides nothing.
             metrics.journal_foreign_records.inc();
-            tracing::warn!(journal, partition, offset, "a record in the journal is not a run; skipped. Nothing but kafka-dedup should write there");
+            tracing::warn!(
+                journal,
+                partition,
+                offset,
+                "a record in the journal is not a run; skipped. Nothing but kafka-dedup should write there"
+            );
             Ok(())
         }
         Err(error) => Err(unusable(error.to_string())),
@@ -533,8 +635,19 @@ fn apply(
 /// Holds the journal against the committed offset: both change in one transaction, so one without
 /// the other means that somebody has taken the truth away. That is never guessed around.
 fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
-    let Job { request, stage, started, last_run, .. } = job;
-    let Stage::Read { located, next, until } = stage else {
+    let Job {
+        request,
+        stage,
+        started,
+        last_run,
+        ..
+    } = job;
+    let Stage::Read {
+        located,
+        next,
+        until,
+    } = stage
+    else {
         return Err(Stop::internal("recovery ended before it had begun"));
     };
     let (topic, partition, journal) = (&request.topic, request.partition, &request.journal);
@@ -547,13 +660,21 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         )));
     }
     if !committed && has_runs {
-        let reached = last_run.map_or_else(String::new, |offset| format!(" up to input offset {offset}"));
+        let reached = last_run.map_or_else(String::new, |offset| {
+            format!(" up to input offset {offset}")
+        });
         return Err(Stop::contradiction(format!(
             "{topic}-{partition}: the journal {journal}-{partition} holds runs{reached}, but the group {group} has no committed offset: it expired or was deleted. To go on, commit that offset with kafka-consumer-groups --reset-offsets; to begin anew, delete the journal topic"
         )));
     }
     if last_run.is_some_and(|reached| reached > input_offset) {
-        tracing::warn!(topic, partition, input_offset, judged_up_to = last_run, "the group's offset was set back: records judged before are judged again, and their ids are remembered");
+        tracing::warn!(
+            topic,
+            partition,
+            input_offset,
+            judged_up_to = last_run,
+            "the group's offset was set back: records judged before are judged again, and their ids are remembered"
+        );
     }
     tracing::info!(
         topic,
@@ -564,5 +685,10 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "seen set is up to date"
     );
-    Ok(Restored { window: request.window, input_offset, committed, journal_next: next.max(until) })
+    Ok(Restored {
+        window: request.window,
+        input_offset,
+        committed,
+        journal_next: next.max(until),
+    })
 }

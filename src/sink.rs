@@ -7,15 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedHeaders};
-use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer,
-};
-use rdkafka::TopicPartitionList;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use crate::config::Config;
 use crate::exit::Stop;
@@ -109,12 +107,20 @@ impl ProducerContext for SinkContext {
         match result {
             Ok(record) if tag & JOURNAL_TAG != 0 => {
                 let index = tag & !JOURNAL_TAG;
-                self.deliveries.notes().journalled.push((index, record.offset()));
+                self.deliveries
+                    .notes()
+                    .journalled
+                    .push((index, record.offset()));
             }
             Ok(_) => {}
             Err((error, _)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                self.deliveries.notes().failed.push((tag & !JOURNAL_TAG, code));
+                let code = error
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown);
+                self.deliveries
+                    .notes()
+                    .failed
+                    .push((tag & !JOURNAL_TAG, code));
             }
         }
         let reported = self.deliveries.reported.fetch_add(1, Ordering::SeqCst) + 1;
@@ -141,12 +147,20 @@ impl Sink {
     /// # Errors
     /// A property that librdkafka does not accept: status 64.
     pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
-        let context =
-            SinkContext { logged: Logged::new(), deliveries: Deliveries::default() };
+        let context = SinkContext {
+            logged: Logged::new(),
+            deliveries: Deliveries::default(),
+        };
         let producer = clients::producer_config(config, worker)
             .create_with_context(context)
-            .map_err(|error| Stop::usage(format!("kafka: the producer cannot be created: {error}")))?;
-        Ok(Self { producer, sent: 0, origins: Vec::new() })
+            .map_err(|error| {
+                Stop::usage(format!("kafka: the producer cannot be created: {error}"))
+            })?;
+        Ok(Self {
+            producer,
+            sent: 0,
+            origins: Vec::new(),
+        })
     }
 
     /// Takes the transactional id over: what its last user left open is ended first.
@@ -173,7 +187,11 @@ impl Sink {
         deadline: Instant,
     ) -> KafkaResult<()> {
         let index = self.origins.len();
-        let tag = if origin.target == Target::Journal { index | JOURNAL_TAG } else { index };
+        let tag = if origin.target == Target::Journal {
+            index | JOURNAL_TAG
+        } else {
+            index
+        };
         let mut record =
             BaseRecord::with_opaque_to(outgoing.topic, tag).partition(outgoing.partition);
         record.key = outgoing.key;
@@ -229,7 +247,9 @@ impl Sink {
             .failed
             .iter()
             .filter_map(|&(index, code)| {
-                self.origins.get(index).map(|&origin| Failure { origin, code })
+                self.origins
+                    .get(index)
+                    .map(|&origin| Failure { origin, code })
             })
             .collect()
     }
@@ -251,7 +271,8 @@ impl Sink {
         membership: &ConsumerGroupMetadata,
         timeout: Duration,
     ) -> KafkaResult<()> {
-        self.producer.send_offsets_to_transaction(offsets, membership, timeout)
+        self.producer
+            .send_offsets_to_transaction(offsets, membership, timeout)
     }
 
     /// Commits. Nothing may be in flight.
@@ -267,7 +288,10 @@ impl Sink {
 
     /// Makes the producer look at a topic again, when its partitions may have grown.
     fn refresh_metadata(&self, topic: &str) -> KafkaResult<()> {
-        self.producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).map(drop)
+        self.producer
+            .client()
+            .fetch_metadata(Some(topic), Duration::from_secs(5))
+            .map(drop)
     }
 
     /// The last error that librdkafka reported of this producer, for sentences.
@@ -276,7 +300,11 @@ impl Sink {
     }
 
     fn reported(&self) -> u64 {
-        self.producer.context().deliveries.reported.load(Ordering::SeqCst)
+        self.producer
+            .context()
+            .deliveries
+            .reported
+            .load(Ordering::SeqCst)
     }
 
     fn await_reports(&self, count: u64, deadline: Instant) -> bool {

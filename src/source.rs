@@ -104,7 +104,9 @@ impl Source {
         };
         let consumer = clients::consumer_config(config, worker)
             .create_with_context(context)
-            .map_err(|error| Stop::usage(format!("kafka: the consumer cannot be created: {error}")))?;
+            .map_err(|error| {
+                Stop::usage(format!("kafka: the consumer cannot be created: {error}"))
+            })?;
         Ok(Self { consumer })
     }
 
@@ -134,7 +136,11 @@ impl Source {
         } else {
             self.consumer.assign(&list)?;
         }
-        if partitions.is_empty() { Ok(()) } else { self.consumer.pause(&list) }
+        if partitions.is_empty() {
+            Ok(())
+        } else {
+            self.consumer.pause(&list)
+        }
     }
 
     /// Acknowledges a revocation or a loss.
@@ -148,7 +154,8 @@ impl Source {
     /// Where librdkafka is not ready to seek yet: try again.
     pub fn start(&self, partition: &Partition, offset: i64) -> KafkaResult<()> {
         self.seek(std::slice::from_ref(partition), &[offset])?;
-        self.consumer.resume(&list_of(std::slice::from_ref(partition), Offset::Invalid)?)
+        self.consumer
+            .resume(&list_of(std::slice::from_ref(partition), Offset::Invalid)?)
     }
 
     /// Moves the read positions of assigned partitions.
@@ -157,7 +164,9 @@ impl Source {
         for ((topic, partition), offset) in partitions.iter().zip(offsets) {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
-        let outcome = self.consumer.seek_partitions(list, Duration::from_secs(5))?;
+        let outcome = self
+            .consumer
+            .seek_partitions(list, Duration::from_secs(5))?;
         for element in outcome.elements() {
             element.error()?;
         }
@@ -189,18 +198,27 @@ impl Source {
 
     /// The client's fatal error, if it has one: it will not work again.
     pub fn fatal_error(&self) -> Option<String> {
-        self.consumer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
+        self.consumer
+            .client()
+            .fatal_error()
+            .map(|(code, reason)| format!("{code}: {reason}"))
     }
 
     /// Leaves the group (about 100 ms).
     pub fn close(self) {
-        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        self.consumer
+            .context()
+            .closing
+            .store(true, Ordering::Relaxed);
         drop(self.consumer);
     }
 }
 
 fn is_cooperative(consumer: &BaseConsumer<SourceContext>) -> bool {
-    matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+    matches!(
+        consumer.rebalance_protocol(),
+        RebalanceProtocol::Cooperative
+    )
 }
 
 fn unassign(
@@ -225,5 +243,7 @@ fn list_of(partitions: &[Partition], offset: Offset) -> KafkaResult<TopicPartiti
 /// The data behind these locks is whole after every statement, so a panic elsewhere is no reason
 /// to stop using it.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

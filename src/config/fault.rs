@@ -39,7 +39,10 @@ impl Faults {
     pub(super) fn new(file: &str, mut faults: Vec<Fault>) -> Self {
         // Stable: faults of one line keep the order in which the keys are read.
         faults.sort_by(|a, b| a.place.cmp(&b.place));
-        Self { file: file.to_owned(), faults }
+        Self {
+            file: file.to_owned(),
+            faults,
+        }
     }
 
     /// One sentence a fault, each with its place, in the order of the file.

@@ -15,7 +15,11 @@ const COLUMN_MAX: u64 = 100_000;
 /// Reads `id.from`; `None` where it is missing or wrong, with the fault noted.
 pub(super) fn read(id: &Section<'_>) -> Option<IdSource> {
     match id.node("from") {
-        None | Some(Node { content: Content::Null, .. }) => {
+        None
+        | Some(Node {
+            content: Content::Null,
+            ..
+        }) => {
             id.missing("from", EXPECTED);
             None
         }
@@ -27,7 +31,11 @@ pub(super) fn read(id: &Section<'_>) -> Option<IdSource> {
 /// is two deep at most.
 fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
     let wrong = |node: &Node, expected: &str| {
-        id.fault("from", &node.place, format!("found {}, expected {expected}", node.shown()));
+        id.fault(
+            "from",
+            &node.place,
+            format!("found {}, expected {expected}", node.shown()),
+        );
         None
     };
     let entries = match &node.content {
@@ -55,14 +63,21 @@ fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
         "json" => from.parse("json", node, pointer).map(IdSource::Json),
         "csv" => csv(&from),
         "all" if inner => {
-            from.fault("all", &node.place, "an all inside of all; list its sources in one");
+            from.fault(
+                "all",
+                &node.place,
+                "an all inside of all; list its sources in one",
+            );
             None
         }
         "all" => match &node.content {
             Content::List(nodes) if !nodes.is_empty() => {
                 // Every element is read before the first wrong one ends it: all faults at once.
                 let sources: Vec<_> = nodes.iter().map(|node| source(id, node, true)).collect();
-                sources.into_iter().collect::<Option<Vec<_>>>().map(IdSource::All)
+                sources
+                    .into_iter()
+                    .collect::<Option<Vec<_>>>()
+                    .map(IdSource::All)
             }
             Content::Faulty => None,
             _ => wrong(node, "a list of at least one source for all"),
@@ -90,7 +105,10 @@ fn header(name: &str) -> Result<String, String> {
 
 fn pointer(text: &str) -> Result<String, String> {
     // RFC 6901: in a pointer ~ is only written as ~0, and / within a name as ~1.
-    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    let escapes = text
+        .split('~')
+        .skip(1)
+        .all(|rest| rest.starts_with(['0', '1']));
     if escapes && (text.is_empty() || text.starts_with('/')) {
         return Ok(text.to_owned());
     }
@@ -110,14 +128,17 @@ fn csv(from: &Section<'_>) -> Option<IdSource> {
             .map_err(|expected| format!("{expected}, counted from 1"))
     });
     let delimiter = csv.read("delimiter", b',', delimiter);
-    let faulty = from.node("csv").is_some_and(|node| !matches!(node.content, Content::Map(_)));
+    let faulty = from
+        .node("csv")
+        .is_some_and(|node| !matches!(node.content, Content::Map(_)));
     if column.sound && column.value.is_none() && !faulty {
         csv.missing("column", "the number of a column, counted from 1");
     }
     match column.value.map(usize::try_from) {
-        Some(Ok(column)) if delimiter.sound => {
-            Some(IdSource::Csv { column, delimiter: delimiter.value })
-        }
+        Some(Ok(column)) if delimiter.sound => Some(IdSource::Csv {
+            column,
+            delimiter: delimiter.value,
+        }),
         _ => None,
     }
 }

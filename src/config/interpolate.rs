@@ -18,7 +18,10 @@ pub(super) struct Filled {
 /// Fills in a value; `$${` is a literal `${`. The error says what is wrong with which part, and
 /// never holds the content of a file. O(length).
 pub(super) fn fill(raw: &str, env: &BTreeMap<String, String>) -> Result<Filled, String> {
-    let mut filled = Filled { text: String::with_capacity(raw.len()), from_file: false };
+    let mut filled = Filled {
+        text: String::with_capacity(raw.len()),
+        from_file: false,
+    };
     let mut rest = raw;
     while let Some(at) = rest.find('$') {
         filled.text.push_str(&rest[..at]);
@@ -76,7 +79,9 @@ fn variable(inner: &str, env: &BTreeMap<String, String>) -> Result<String, Strin
         ));
     }
     if default.is_some_and(|default| default.contains("${")) {
-        return Err(format!("the default of ${{{name}}} may not itself hold ${{...}}"));
+        return Err(format!(
+            "the default of ${{{name}}} may not itself hold ${{...}}"
+        ));
     }
     // As in a shell, `:-` also stands in for a variable that is set but empty.
     match (env.get(name), default) {
@@ -87,8 +92,9 @@ fn variable(inner: &str, env: &BTreeMap<String, String>) -> Result<String, Strin
         (Some(value), Some(_)) if !value.is_empty() => Ok(value.clone()),
         (_, Some(default)) => Ok(default.to_owned()),
         // A shell sets HOSTNAME without exporting it: the kernel knows it just as well.
-        (_, None) if name == "HOSTNAME" => host_name(env)
-            .ok_or_else(|| "the host name is not known; set HOSTNAME".to_owned()),
+        (_, None) if name == "HOSTNAME" => {
+            host_name(env).ok_or_else(|| "the host name is not known; set HOSTNAME".to_owned())
+        }
         (_, None) => Err(format!(
             "the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
         )),
@@ -123,7 +129,10 @@ pub(super) fn host_name(env: &BTreeMap<String, String>) -> Option<String> {
     // SAFETY: the pointer and the length are those of `buffer`, which outlives the call; the last
     // byte is kept back, so the name ends with a NUL even where the kernel cuts it.
     let status = unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len() - 1) };
-    let name = std::ffi::CStr::from_bytes_until_nul(&buffer).ok()?.to_str().ok()?;
+    let name = std::ffi::CStr::from_bytes_until_nul(&buffer)
+        .ok()?
+        .to_str()
+        .ok()?;
     (status == 0 && !name.is_empty()).then(|| name.to_owned())
 }
 
@@ -133,13 +142,19 @@ mod tests {
 
     fn filled(raw: &str) -> Result<String, String> {
         let env = [("A", "alpha"), ("EMPTY", "")];
-        let env = env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let env = env
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         fill(raw, &env).map(|filled| filled.text)
     }
 
     #[test]
     fn variables_defaults_and_literals() {
-        assert_eq!(filled("x-${A}-${B:-b}-${EMPTY:-e}-$${A}-$5").unwrap(), "x-alpha-b-e-${A}-$5");
+        assert_eq!(
+            filled("x-${A}-${B:-b}-${EMPTY:-e}-$${A}-$5").unwrap(),
+            "x-alpha-b-e-${A}-$5"
+        );
         assert_eq!(filled("${EMPTY}").unwrap(), "");
     }
 
@@ -172,7 +187,11 @@ mod tests {
         std::fs::write(file.path(), "s3cret \n\n").unwrap();
         let raw = format!("${{file:{}}}", file.path().display());
         assert_eq!(filled(&raw).unwrap(), "s3cret \n");
-        assert!(filled("${file:/nowhere/at/all}").unwrap_err().contains("/nowhere/at/all"));
+        assert!(
+            filled("${file:/nowhere/at/all}")
+                .unwrap_err()
+                .contains("/nowhere/at/all")
+        );
         assert!(filled("${file:/dev/zero}").unwrap_err().contains("longer"));
     }
 }

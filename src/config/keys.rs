@@ -77,7 +77,9 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
 
 /// What may stand at this dotted key; `None` where there is no such key.
 pub(super) fn shape(path: &str) -> Option<Shape> {
-    KEYS.iter().find(|(key, _)| *key == path).map(|(_, shape)| *shape)
+    KEYS.iter()
+        .find(|(key, _)| *key == path)
+        .map(|(_, shape)| *shape)
 }
 
 /// The variable that overrides a key.
@@ -87,7 +89,11 @@ pub(super) fn variable(path: &str) -> String {
 
 /// `section.key`, or `key` at the top.
 pub(super) fn join(section: &str, key: &str) -> String {
-    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    }
 }
 
 /// What to say of a key that does not exist: the nearest one of its section, or the key of that
@@ -97,7 +103,10 @@ pub(super) fn unknown_key(section: &str, key: &str) -> String {
         .iter()
         .filter_map(|(path, _)| match section {
             "" => (!path.contains('.')).then_some(*path),
-            _ => path.strip_prefix(section)?.strip_prefix('.').filter(|rest| !rest.contains('.')),
+            _ => path
+                .strip_prefix(section)?
+                .strip_prefix('.')
+                .filter(|rest| !rest.contains('.')),
         })
         .collect();
     let elsewhere = || {
@@ -161,8 +170,14 @@ mod tests {
 
     #[test]
     fn a_slip_of_the_hand_is_recognised() {
-        assert_eq!(unknown_key("window", "tmie"), "unknown key; did you mean time?");
-        assert_eq!(unknown_key("kafka", "group.id"), "unknown key; did you mean group_id?");
+        assert_eq!(
+            unknown_key("window", "tmie"),
+            "unknown key; did you mean time?"
+        );
+        assert_eq!(
+            unknown_key("kafka", "group.id"),
+            "unknown key; did you mean group_id?"
+        );
     }
 
     #[test]
@@ -175,11 +190,17 @@ mod tests {
 
     #[test]
     fn a_key_like_no_other_brings_the_list() {
-        assert_eq!(unknown_key("log", "colour"), "unknown key; known here: level, format");
+        assert_eq!(
+            unknown_key("log", "colour"),
+            "unknown key; known here: level, format"
+        );
     }
 
     #[test]
     fn variables_are_upper_case_with_double_underscores() {
-        assert_eq!(variable("window.max_ahead"), "KAFKA_DEDUP__WINDOW__MAX_AHEAD");
+        assert_eq!(
+            variable("window.max_ahead"),
+            "KAFKA_DEDUP__WINDOW__MAX_AHEAD"
+        );
     }
 }

@@ -123,7 +123,10 @@ pub enum IdSource {
     /// RFC 6901 pointer into the value.
     Json(String),
     /// 1-based column of the value, and the delimiter (default `,`).
-    Csv { column: usize, delimiter: u8 },
+    Csv {
+        column: usize,
+        delimiter: u8,
+    },
     /// All of these, none of them itself `All`; at least one.
     All(Vec<IdSource>),
 }

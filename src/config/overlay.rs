@@ -20,7 +20,11 @@ pub(super) fn lay(root: &mut Node, env: &BTreeMap<String, String>, faults: &Gath
     for (name, value) in ours {
         let place = Place::Variable(name.clone());
         let fault = |sentence: String| {
-            let fault = Fault { place: place.clone(), key: String::new(), sentence };
+            let fault = Fault {
+                place: place.clone(),
+                key: String::new(),
+                sentence,
+            };
             faults.borrow_mut().push(fault);
         };
         let Some((path, shape)) = target(name) else {
@@ -35,13 +39,19 @@ pub(super) fn lay(root: &mut Node, env: &BTreeMap<String, String>, faults: &Gath
             Ok(node) => node,
             Err(sentence) => {
                 fault(sentence);
-                Node { place: place.clone(), content: Content::Faulty }
+                Node {
+                    place: place.clone(),
+                    content: Content::Faulty,
+                }
             }
         };
         let dotted = path.join(".");
         if !choice_is_ours && (dotted == CHOICE || dotted.starts_with("id.from.")) {
             choice_is_ours = true;
-            let empty = Node { place: place.clone(), content: Content::Map(Vec::new()) };
+            let empty = Node {
+                place: place.clone(),
+                content: Content::Map(Vec::new()),
+            };
             // Fails only where `id` itself is no section, which is a fault of its own.
             let _ = set(root, &["id".to_owned(), "from".to_owned()], empty);
         }
@@ -65,7 +75,10 @@ fn target(name: &str) -> Option<(Vec<String>, Option<Shape>)> {
         }
         if let Some(property) = name.strip_prefix(&format!("{variable}__")) {
             let legal = property.split('_').all(|word| {
-                !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+                !word.is_empty()
+                    && word
+                        .bytes()
+                        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
             });
             let property = property.to_lowercase().replace('_', ".");
             return legal.then(|| (path().chain([property]).collect(), None));
@@ -75,7 +88,10 @@ fn target(name: &str) -> Option<(Vec<String>, Option<Shape>)> {
 }
 
 fn unknown_variable(name: &str) -> String {
-    let all: Vec<String> = keys::KEYS.iter().map(|(key, _)| keys::variable(key)).collect();
+    let all: Vec<String> = keys::KEYS
+        .iter()
+        .map(|(key, _)| keys::variable(key))
+        .collect();
     let rest: Vec<&str> = all.iter().map(|name| &name[PREFIX.len()..]).collect();
     match keys::nearest(&name[PREFIX.len()..], rest.iter().copied()) {
         Some(near) => format!("stands for no key; did you mean {PREFIX}{near}?"),
@@ -106,9 +122,10 @@ fn node(
             relocate(&mut tree, place);
             Ok(tree)
         }
-        Some(_) if matches!(value, "" | "~" | "null") => {
-            Ok(Node { place: place.clone(), content: Content::Null })
-        }
+        Some(_) if matches!(value, "" | "~" | "null") => Ok(Node {
+            place: place.clone(),
+            content: Content::Null,
+        }),
         Some(_) | None => Ok(Node::scalar(value, place.clone())),
     }
 }
@@ -119,7 +136,9 @@ fn relocate(node: &mut Node, place: &Place) {
     match &mut node.content {
         Content::List(nodes) => nodes.iter_mut().for_each(|node| relocate(node, place)),
         Content::Map(entries) => {
-            entries.iter_mut().for_each(|entry| relocate(&mut entry.node, place));
+            entries
+                .iter_mut()
+                .for_each(|entry| relocate(&mut entry.node, place));
         }
         Content::Null | Content::Scalar { .. } | Content::Faulty => {}
     }
@@ -134,14 +153,22 @@ fn set(node: &mut Node, path: &[String], value: Node) -> Result<(), Place> {
     if matches!(node.content, Content::Null) {
         node.content = Content::Map(Vec::new());
     }
-    let Content::Map(entries) = &mut node.content else { return Err(node.place.clone()) };
+    let Content::Map(entries) = &mut node.content else {
+        return Err(node.place.clone());
+    };
     match entries.iter_mut().find(|entry| entry.key == *key) {
         Some(entry) => set(&mut entry.node, rest, value),
         None => {
             // A section that only variables fill is written nowhere: what it lacks is not theirs.
-            let mut node = Node { place: Place::File, content: Content::Null };
+            let mut node = Node {
+                place: Place::File,
+                content: Content::Null,
+            };
             let done = set(&mut node, rest, value);
-            entries.push(Entry { key: key.clone(), node });
+            entries.push(Entry {
+                key: key.clone(),
+                node,
+            });
             done
         }
     }

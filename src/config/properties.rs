@@ -13,31 +13,61 @@ use super::value::render_duration;
 /// Refused, with what to do instead.
 const OWNED: &[(&str, &str)] = &[
     ("bootstrap.servers", "it is set by kafka.bootstrap_servers"),
-    ("metadata.broker.list", "it is set by kafka.bootstrap_servers"),
+    (
+        "metadata.broker.list",
+        "it is set by kafka.bootstrap_servers",
+    ),
     ("group.id", "it is set by kafka.group_id"),
     ("group.instance.id", "use kafka.static_membership"),
-    ("group.protocol", "only the classic group protocol is supported"),
-    ("group.remote.assignor", "only the classic group protocol is supported"),
+    (
+        "group.protocol",
+        "only the classic group protocol is supported",
+    ),
+    (
+        "group.remote.assignor",
+        "only the classic group protocol is supported",
+    ),
     ("enable.auto.commit", OFFSETS),
     ("auto.commit.enable", OFFSETS),
     ("enable.auto.offset.store", OFFSETS),
     ("auto.commit.interval.ms", OFFSETS),
     ("offset.store.method", OFFSETS),
     ("auto.offset.reset", "use input.start"),
-    ("isolation.level", "exactly once needs it to differ by client, and the service sets it"),
-    ("transactional.id", "it is made from kafka.group_id and kafka.instance_id"),
+    (
+        "isolation.level",
+        "exactly once needs it to differ by client, and the service sets it",
+    ),
+    (
+        "transactional.id",
+        "it is made from kafka.group_id and kafka.instance_id",
+    ),
     ("transaction.timeout.ms", "use transaction.timeout"),
-    ("enable.idempotence", "a transactional producer is always idempotent"),
+    (
+        "enable.idempotence",
+        "a transactional producer is always idempotent",
+    ),
     ("acks", ACKS),
     ("request.required.acks", ACKS),
-    ("enable.gapless.guarantee", "a failed delivery aborts the transaction, which leaves no gap"),
+    (
+        "enable.gapless.guarantee",
+        "a failed delivery aborts the transaction, which leaves no gap",
+    ),
     ("queuing.strategy", "records must keep their order"),
-    ("delivery.report.only.error", "a commit waits for the report of every delivery"),
-    ("enable.partition.eof", "the end of a partition is no event for the service"),
+    (
+        "delivery.report.only.error",
+        "a commit waits for the report of every delivery",
+    ),
+    (
+        "enable.partition.eof",
+        "the end of a partition is no event for the service",
+    ),
     ("topic.blacklist", "topics are chosen by input.topics"),
     ("partitioner", "use output.partition"),
     ("allow.auto.create.topics", "use output.create"),
-    ("plugin.library.paths", "foreign code in the client could break what the service promises"),
+    (
+        "plugin.library.paths",
+        "foreign code in the client could break what the service promises",
+    ),
 ];
 const OFFSETS: &str = "offsets are committed only inside the transactions of the service";
 const ACKS: &str = "a transactional producer always waits for all in-sync replicas";
@@ -65,7 +95,9 @@ pub(super) fn read(kafka: &Section<'_>, key: &str) -> BTreeMap<String, String> {
         match &node.content {
             Content::Scalar { text, .. } => {
                 if IN_FLIGHT.contains(&name)
-                    && !text.parse::<u64>().is_ok_and(|n| (1..=MAX_IN_FLIGHT).contains(&n))
+                    && !text
+                        .parse::<u64>()
+                        .is_ok_and(|n| (1..=MAX_IN_FLIGHT).contains(&n))
                 {
                     let sentence = format!(
                         "found {}, expected 1 to {MAX_IN_FLIGHT}: more would break idempotence",
@@ -83,7 +115,10 @@ pub(super) fn read(kafka: &Section<'_>, key: &str) -> BTreeMap<String, String> {
             Content::List(_) | Content::Map(_) => section.fault(
                 name,
                 &node.place,
-                format!("found {}, expected one value, as librdkafka takes it", node.shown()),
+                format!(
+                    "found {}, expected one value, as librdkafka takes it",
+                    node.shown()
+                ),
             ),
             Content::Faulty => {}
         }
@@ -102,8 +137,13 @@ pub(super) fn check_delivery_timeouts(kafka: &Section<'_>, timeout: &At<Duration
         let Some(Content::Map(entries)) = kafka.node(key).map(|node| &node.content) else {
             continue;
         };
-        for entry in entries.iter().filter(|entry| DELIVERY.contains(&entry.key.as_str())) {
-            let Content::Scalar { text, .. } = &entry.node.content else { continue };
+        for entry in entries
+            .iter()
+            .filter(|entry| DELIVERY.contains(&entry.key.as_str()))
+        {
+            let Content::Scalar { text, .. } = &entry.node.content else {
+                continue;
+            };
             let fits = text
                 .parse::<u64>()
                 .is_ok_and(|ms| ms > 0 && u128::from(ms) <= timeout.value.as_millis());
@@ -123,8 +163,18 @@ pub(super) fn check_delivery_timeouts(kafka: &Section<'_>, timeout: &At<Duration
 /// Whether the value of a property must not be shown. Locations of files may be.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
-    let location = [".location", ".file", ".keytab"].iter().any(|end| name.ends_with(end));
-    let marked = ["password", "passphrase", "secret", "key", "token", "jaas", "oauthbearer.config"];
+    let location = [".location", ".file", ".keytab"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    let marked = [
+        "password",
+        "passphrase",
+        "secret",
+        "key",
+        "token",
+        "jaas",
+        "oauthbearer.config",
+    ];
     !location && marked.iter().any(|mark| name.contains(mark))
 }
 
@@ -136,7 +186,14 @@ pub(super) fn redacted(
     properties: &BTreeMap<String, String>,
 ) -> impl Iterator<Item = (&str, &str)> + '_ {
     properties.iter().map(|(name, value)| {
-        (name.as_str(), if is_secret(name) { REDACTED } else { value.as_str() })
+        (
+            name.as_str(),
+            if is_secret(name) {
+                REDACTED
+            } else {
+                value.as_str()
+            },
+        )
     })
 }
 

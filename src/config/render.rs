@@ -23,7 +23,11 @@ impl Config {
 
     fn write(&self, f: &mut String) -> fmt::Result {
         writeln!(f, "kafka:")?;
-        writeln!(f, "  bootstrap_servers: {}", text(&self.kafka.bootstrap_servers))?;
+        writeln!(
+            f,
+            "  bootstrap_servers: {}",
+            text(&self.kafka.bootstrap_servers)
+        )?;
         writeln!(f, "  group_id: {}", text(&self.kafka.group_id))?;
         writeln!(f, "  instance_id: {}", text(&self.kafka.instance_id))?;
         writeln!(f, "  static_membership: {}", self.kafka.static_membership)?;
@@ -37,14 +41,22 @@ impl Config {
             Start::Latest => "latest",
             Start::Fail => "fail",
         };
-        writeln!(f, "input:\n  topics: [{}]\n  start: {start}", topics.join(", "))?;
+        writeln!(
+            f,
+            "input:\n  topics: [{}]\n  start: {start}",
+            topics.join(", ")
+        )?;
 
         let partition = match self.output.partition {
             PartitionBy::Same => "same",
             PartitionBy::Key => "key",
         };
         writeln!(f, "output:\n  topic: {}", text(&self.output.topic.0))?;
-        writeln!(f, "  partition: {partition}\n  create: {}", self.output.create)?;
+        writeln!(
+            f,
+            "  partition: {partition}\n  create: {}",
+            self.output.create
+        )?;
 
         let missing = match self.id.missing {
             Missing::Forward => "forward",
@@ -52,11 +64,20 @@ impl Config {
             Missing::Drop => "drop",
             Missing::Fail => "fail",
         };
-        writeln!(f, "id:\n  from: {}\n  missing: {missing}", source(&self.id.from))?;
+        writeln!(
+            f,
+            "id:\n  from: {}\n  missing: {missing}",
+            source(&self.id.from)
+        )?;
 
         let time = self.window.time_ms.map(|ms| ms_text(ms));
         let ids = self.window.ids.map(|ids| ids.to_string());
-        writeln!(f, "window:\n  time: {}\n  ids: {}", or_null(time), or_null(ids))?;
+        writeln!(
+            f,
+            "window:\n  time: {}\n  ids: {}",
+            or_null(time),
+            or_null(ids)
+        )?;
         writeln!(f, "  refresh: {}", self.window.refresh)?;
         writeln!(f, "  max_ahead: {}", ms_text(self.window.max_ahead_ms))?;
 
@@ -68,11 +89,23 @@ impl Config {
         let retention = or_null(self.journal.retention.map(render_duration));
         writeln!(f, "journal:\n  topic: {}", text(&self.journal.topic.0))?;
         writeln!(f, "  retention: {retention}")?;
-        writeln!(f, "store:\n  path: {}", text(&self.store.path.to_string_lossy()))?;
+        writeln!(
+            f,
+            "store:\n  path: {}",
+            text(&self.store.path.to_string_lossy())
+        )?;
         writeln!(f, "transaction:")?;
-        writeln!(f, "  interval: {}", render_duration(self.transaction.interval))?;
+        writeln!(
+            f,
+            "  interval: {}",
+            render_duration(self.transaction.interval)
+        )?;
         writeln!(f, "  records: {}", self.transaction.records)?;
-        writeln!(f, "  timeout: {}", render_duration(self.transaction.timeout))?;
+        writeln!(
+            f,
+            "  timeout: {}",
+            render_duration(self.transaction.timeout)
+        )?;
         writeln!(f, "workers: {}", self.workers)?;
         writeln!(f, "http:\n  listen: \"{}\"", self.http.listen)?;
         writeln!(f, "  admin: \"{}\"", self.http.admin)?;
@@ -80,7 +113,11 @@ impl Config {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
-        writeln!(f, "log:\n  level: {}\n  format: {format}", text(&self.log.level))
+        writeln!(
+            f,
+            "log:\n  level: {}\n  format: {format}",
+            text(&self.log.level)
+        )
     }
 }
 
@@ -150,11 +187,17 @@ fn or_null(value: Option<String>) -> String {
 /// A value: plain where every reader of YAML takes it for the same text, else quoted, and so that
 /// it is not interpolated when it is read again.
 fn text(value: &str) -> String {
-    let tame = value.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
+    let tame = value
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
         && value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     let word = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"]
         .contains(&value.to_lowercase().as_str());
-    if tame && !word { value.to_owned() } else { quoted(&value.replace("${", "$${")) }
+    if tame && !word {
+        value.to_owned()
+    } else {
+        quoted(&value.replace("${", "$${"))
+    }
 }
 
 /// JSON's quoting is YAML's, but for the characters that YAML wants escaped and JSON does not.

@@ -3,9 +3,9 @@
 //!
 //! Pure functions over the tree; touch nothing outside.
 
+use super::fault::Place;
 use super::tree::{At, Content, Node, Section, quote};
 use super::{TopicPattern, TopicTemplate};
-use super::fault::Place;
 
 /// Kafka's own limit.
 const NAME_MAX_CHARS: usize = 249;
@@ -30,12 +30,17 @@ pub(super) fn read_inputs(input: &Section<'_>) -> (Vec<Pattern>, bool) {
             return (Vec::new(), false);
         }
         (Content::Map(_), _) => {
-            input.fault("topics", &node.place, format!("found a mapping, expected {expected}"));
+            input.fault(
+                "topics",
+                &node.place,
+                format!("found a mapping, expected {expected}"),
+            );
             return (Vec::new(), false);
         }
-        (Content::Scalar { text, .. }, Place::Variable(_)) => {
-            split(text).iter().map(|name| Node::scalar(name, node.place.clone())).collect()
-        }
+        (Content::Scalar { text, .. }, Place::Variable(_)) => split(text)
+            .iter()
+            .map(|name| Node::scalar(name, node.place.clone()))
+            .collect(),
         (Content::Scalar { .. }, _) => vec![node.clone()],
         (Content::List(nodes), _) => nodes.clone(),
     };
@@ -80,20 +85,26 @@ fn pattern(text: &str) -> Result<TopicPattern, String> {
     if !text.starts_with('^') {
         return match illegal(text) {
             None => Ok(TopicPattern::Name(text.to_owned())),
-            Some(why) => {
-                Err(format!("a topic name ({why}), or a regular expression that starts with ^"))
-            }
+            Some(why) => Err(format!(
+                "a topic name ({why}), or a regular expression that starts with ^"
+            )),
         };
     }
     if has_top_level_alternative(text) {
         return Err("its alternatives in brackets, ^(a|b): ^ counts only for the first".to_owned());
     }
-    regex::Regex::new(text).map(TopicPattern::Regex).map_err(|error| {
-        // The library draws the expression over several lines; the last one says what is wrong.
-        let error = error.to_string();
-        let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("a regular expression ({last})")
-    })
+    regex::Regex::new(text)
+        .map(TopicPattern::Regex)
+        .map_err(|error| {
+            // The library draws the expression over several lines; the last one says what is wrong.
+            let error = error.to_string();
+            let last = error
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            format!("a regular expression ({last})")
+        })
 }
 
 fn has_top_level_alternative(regex: &str) -> bool {
@@ -121,7 +132,9 @@ fn illegal(name: &str) -> Option<String> {
     }
     match name.len() {
         0 => Some("it is empty".to_owned()),
-        n if n > NAME_MAX_CHARS => Some(format!("{n} characters, and {NAME_MAX_CHARS} are allowed")),
+        n if n > NAME_MAX_CHARS => {
+            Some(format!("{n} characters, and {NAME_MAX_CHARS} are allowed"))
+        }
         _ if matches!(name, "." | "..") => Some("'.' and '..' are reserved".to_owned()),
         _ => None,
     }
@@ -138,7 +151,9 @@ pub(super) fn template(text: &str) -> Result<TopicTemplate, String> {
         let end = rest[at..].find('}').map_or(rest.len(), |end| at + end + 1);
         rest.truncate(end);
         let unknown = quote(&rest[at..]);
-        return Err(format!("only the placeholders {{topic}} and {{group}}, not {unknown}"));
+        return Err(format!(
+            "only the placeholders {{topic}} and {{group}}, not {unknown}"
+        ));
     }
     match rest.chars().find(|c| !legal(*c)) {
         Some(c) => Err(format!("a topic name: {c:?} is not one of {LEGAL}")),
@@ -155,11 +170,7 @@ pub(super) struct Written<'a> {
 
 /// Checks all names against each other. `written` is output, duplicates, rejected, journal, in that
 /// order. O(inputs x 4), one fault for each template and kind of mistake.
-pub(super) fn check(
-    inputs: &[Pattern],
-    group: &At<String>,
-    written: &[Written<'_>],
-) {
+pub(super) fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
     let named: Vec<(&str, bool)> = inputs
         .iter()
         .map(|(pattern, _)| match pattern {
@@ -171,7 +182,9 @@ pub(super) fn check(
     // Name of a written topic -> the place in `written` that claims it.
     let mut claimed: std::collections::BTreeMap<String, usize> = Default::default();
     for (n, Written { section, template }) in written.iter().enumerate() {
-        let Some(pattern) = template.value.as_ref().filter(|_| template.sound) else { continue };
+        let Some(pattern) = template.value.as_ref().filter(|_| template.sound) else {
+            continue;
+        };
         let fault = |sentence: String| section.fault("topic", &template.place, sentence);
         if pattern.0.contains("{group}") {
             if !group.sound {
@@ -192,15 +205,26 @@ pub(super) fn check(
                 continue;
             }
         }
-        let rendered = || named.iter().map(|(topic, _)| pattern.render(topic, &group.value));
+        let rendered = || {
+            named
+                .iter()
+                .map(|(topic, _)| pattern.render(topic, &group.value))
+        };
         if let Some((name, why)) = rendered().find_map(|name| illegal(&name).map(|why| (name, why)))
         {
-            fault(format!("gives {}, which is no topic name: {why}", quote(&name)));
+            fault(format!(
+                "gives {}, which is no topic name: {why}",
+                quote(&name)
+            ));
             continue;
         }
         let loops = |name: &String| named.iter().any(|(topic, known)| *known && topic == name);
         let certain = |known: bool| known || !pattern.is_per_topic();
-        let names = || rendered().zip(&named).filter(|(_, (_, known))| certain(*known));
+        let names = || {
+            rendered()
+                .zip(&named)
+                .filter(|(_, (_, known))| certain(*known))
+        };
         if let Some((name, _)) = names().find(|(name, _)| loops(name)) {
             fault(format!(
                 "gives {name:?}, which is also an input topic: the service would read what it \

@@ -21,7 +21,10 @@ pub(super) enum Content {
     /// `null`, `~` or nothing: as if the key were not there.
     Null,
     /// `shown` is what a message may quote: never the content of a secret file.
-    Scalar { text: String, shown: String },
+    Scalar {
+        text: String,
+        shown: String,
+    },
     List(Vec<Node>),
     Map(Vec<Entry>),
     /// Its fault is already noted.
@@ -50,7 +53,13 @@ pub(super) struct At<T> {
 impl Node {
     pub(super) fn scalar(text: &str, place: Place) -> Self {
         let shown = quote(text);
-        Self { place, content: Content::Scalar { text: text.to_owned(), shown } }
+        Self {
+            place,
+            content: Content::Scalar {
+                text: text.to_owned(),
+                shown,
+            },
+        }
     }
 
     /// What a message says was found.
@@ -92,23 +101,38 @@ impl Filling<'_> {
             marked_yaml::Node::Scalar(scalar) => {
                 let text = scalar.as_str();
                 if scalar.may_coerce() && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
-                    return Node { place, content: Content::Null };
+                    return Node {
+                        place,
+                        content: Content::Null,
+                    };
                 }
                 let place = line(&place);
                 let content = self.scalar(text, path, &place);
                 Node { place, content }
             }
             marked_yaml::Node::Sequence(list) => {
-                let nodes = list.iter().map(|node| self.tree(node, path, line(&place))).collect();
-                Node { place, content: Content::List(nodes) }
+                let nodes = list
+                    .iter()
+                    .map(|node| self.tree(node, path, line(&place)))
+                    .collect();
+                Node {
+                    place,
+                    content: Content::List(nodes),
+                }
             }
             marked_yaml::Node::Mapping(map) => {
                 let entries = map.iter().map(|(key, node)| {
                     let key_line = key.span().start().map_or(0, |mark| mark.line());
                     let node = self.tree(node, &keys::join(path, key), Place::Line(key_line));
-                    Entry { key: key.as_str().to_owned(), node }
+                    Entry {
+                        key: key.as_str().to_owned(),
+                        node,
+                    }
                 });
-                Node { place, content: Content::Map(entries.collect()) }
+                Node {
+                    place,
+                    content: Content::Map(entries.collect()),
+                }
             }
         }
     }
@@ -116,7 +140,10 @@ impl Filling<'_> {
     fn scalar(&self, raw: &str, path: &str, place: &Place) -> Content {
         let filled = match self.env {
             Some(env) => interpolate::fill(raw, env),
-            None => Ok(interpolate::Filled { text: raw.to_owned(), from_file: false }),
+            None => Ok(interpolate::Filled {
+                text: raw.to_owned(),
+                from_file: false,
+            }),
         };
         let sentence = match filled {
             Err(sentence) => sentence,
@@ -130,10 +157,17 @@ impl Filling<'_> {
                 } else {
                     format!("{} (from {})", quote(&filled.text), quote(raw))
                 };
-                return Content::Scalar { text: filled.text, shown };
+                return Content::Scalar {
+                    text: filled.text,
+                    shown,
+                };
             }
         };
-        let fault = Fault { place: place.clone(), key: path.to_owned(), sentence };
+        let fault = Fault {
+            place: place.clone(),
+            key: path.to_owned(),
+            sentence,
+        };
         self.faults.borrow_mut().push(fault);
         Content::Faulty
     }
@@ -157,39 +191,66 @@ impl<'a> Section<'a> {
             Content::Scalar { .. } | Content::List(_) => {
                 let sentence = format!("found {}, expected a mapping of keys", node.shown());
                 let place = node.place.clone();
-                faults.borrow_mut().push(Fault { place, key: path.to_owned(), sentence });
+                faults.borrow_mut().push(Fault {
+                    place,
+                    key: path.to_owned(),
+                    sentence,
+                });
                 &[]
             }
         };
-        Self { path: path.to_owned(), place: node.place.clone(), entries, faults }
+        Self {
+            path: path.to_owned(),
+            place: node.place.clone(),
+            entries,
+            faults,
+        }
     }
 
     pub(super) fn section(&self, key: &str) -> Section<'a> {
         let path = keys::join(&self.path, key);
         match self.node(key) {
             Some(node) => Section::of(node, &path, self.faults),
-            None => Section { path, place: self.place.clone(), entries: &[], faults: self.faults },
+            None => Section {
+                path,
+                place: self.place.clone(),
+                entries: &[],
+                faults: self.faults,
+            },
         }
     }
 
     /// A section that is only a part of what stands at a key.
     pub(super) fn section_at(&self, key: &str, entries: &'a [Entry], node: &Node) -> Section<'a> {
         let (path, place) = (keys::join(&self.path, key), node.place.clone());
-        Section { path, place, entries, faults: self.faults }
+        Section {
+            path,
+            place,
+            entries,
+            faults: self.faults,
+        }
     }
 
     /// The node of a key, `None` where nothing is written.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
-        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.node)
     }
 
     pub(super) fn is_null(&self, key: &str) -> bool {
-        self.node(key).is_some_and(|node| matches!(node.content, Content::Null))
+        self.node(key)
+            .is_some_and(|node| matches!(node.content, Content::Null))
     }
 
     pub(super) fn fault(&self, key: &str, place: &Place, sentence: impl Into<String>) {
         let key = keys::join(&self.path, key);
-        let fault = Fault { place: place.clone(), key, sentence: sentence.into() };
+        let fault = Fault {
+            place: place.clone(),
+            key,
+            sentence: sentence.into(),
+        };
         self.faults.borrow_mut().push(fault);
     }
 
@@ -224,14 +285,27 @@ impl<'a> Section<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> At<T> {
         match self.node(key) {
-            None => At { value: default, place: self.place.clone(), sound: true },
-            Some(Node { place, content: Content::Null }) => {
-                At { value: default, place: place.clone(), sound: true }
-            }
+            None => At {
+                value: default,
+                place: self.place.clone(),
+                sound: true,
+            },
+            Some(Node {
+                place,
+                content: Content::Null,
+            }) => At {
+                value: default,
+                place: place.clone(),
+                sound: true,
+            },
             Some(node) => {
                 let value = self.parse(key, node, parse);
                 let sound = value.is_some();
-                At { value: value.unwrap_or(default), place: node.place.clone(), sound }
+                At {
+                    value: value.unwrap_or(default),
+                    place: node.place.clone(),
+                    sound,
+                }
             }
         }
     }
@@ -248,10 +322,14 @@ impl<'a> Section<'a> {
     /// One of several words.
     pub(super) fn choice<T: Copy>(&self, key: &str, default: T, words: &[(&str, T)]) -> At<T> {
         self.read(key, default, |text| {
-            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-                let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                names.join(" or ")
-            })
+            words
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, value)| *value)
+                .ok_or_else(|| {
+                    let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                    names.join(" or ")
+                })
         })
     }
 
@@ -273,7 +351,12 @@ pub(super) fn note_unknown_keys(section: &Section<'_>) {
                 if let Content::Map(entries) = &entry.node.content {
                     let path = keys::join(&section.path, &entry.key);
                     let place = entry.node.place.clone();
-                    note_unknown_keys(&Section { path, place, entries, faults: section.faults });
+                    note_unknown_keys(&Section {
+                        path,
+                        place,
+                        entries,
+                        faults: section.faults,
+                    });
                 }
             }
             Some(_) if !entry.key.contains('.') => {}

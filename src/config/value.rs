@@ -7,8 +7,13 @@ use std::time::Duration;
 
 pub(super) const DURATION: &str = "a duration with a unit, such as 90s, 15m or 24h";
 
-const UNITS: &[(&str, u64)] =
-    &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: &[(&str, u64)] = &[
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// A duration of one or more numbers with units (`100ms`, `24h`, `1h30m`, `1d 12h`). A bare number
 /// is none: nobody can see whether it means seconds or milliseconds. The error is what was expected.
@@ -16,7 +21,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'_') {
         return Err(format!("{DURATION}: a bare number does not say of what"));
     }
-    total_ms(text).map(Duration::from_millis).ok_or_else(|| DURATION.to_owned())
+    total_ms(text)
+        .map(Duration::from_millis)
+        .ok_or_else(|| DURATION.to_owned())
 }
 
 fn total_ms(text: &str) -> Option<u64> {
@@ -29,7 +36,9 @@ fn total_ms(text: &str) -> Option<u64> {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
         let (_, unit_ms) = UNITS.iter().find(|(unit, _)| *unit == &rest[..letters])?;
         total = total.checked_add(number.checked_mul(*unit_ms)?)?;
         rest = rest[letters..].trim_start();
@@ -45,7 +54,11 @@ pub(super) fn duration_within(
 ) -> Result<Duration, String> {
     let value = duration(text)?;
     if value < least || value > most {
-        return Err(format!("{} to {}", render_duration(least), render_duration(most)));
+        return Err(format!(
+            "{} to {}",
+            render_duration(least),
+            render_duration(most)
+        ));
     }
     Ok(value)
 }
@@ -54,8 +67,13 @@ pub(super) fn duration_within(
 pub(super) fn render_duration(value: Duration) -> String {
     let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
     // A day is easily read as 24h, and that is how windows are written.
-    let fits = |unit: &str, unit_ms: u64| ms.is_multiple_of(unit_ms) && (unit != "d" || ms > unit_ms);
-    match UNITS.iter().rev().find(|(unit, unit_ms)| ms > 0 && fits(unit, *unit_ms)) {
+    let fits =
+        |unit: &str, unit_ms: u64| ms.is_multiple_of(unit_ms) && (unit != "d" || ms > unit_ms);
+    match UNITS
+        .iter()
+        .rev()
+        .find(|(unit, unit_ms)| ms > 0 && fits(unit, *unit_ms))
+    {
         Some((unit, unit_ms)) => format!("{}{unit}", ms / unit_ms),
         None => format!("{ms}ms"),
     }
@@ -65,7 +83,11 @@ pub(super) fn render_duration(value: Duration) -> String {
 pub(super) fn count_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let shape = !text.starts_with('_') && !text.ends_with('_') && !text.contains("__");
     let digits: String = text.chars().filter(|c| *c != '_').collect();
-    let value = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+    let value = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())
+        .flatten();
     value
         .filter(|value| shape && (least..=most).contains(value))
         .ok_or_else(|| format!("a whole number from {least} to {most}"))
@@ -80,7 +102,8 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "an IP address and a port, such as 0.0.0.0:9464".to_owned())
+    text.parse()
+        .map_err(|_| "an IP address and a port, such as 0.0.0.0:9464".to_owned())
 }
 
 /// `host:port`, comma separated; each port is needed, as a forgotten one shows only as a time-out.
@@ -112,7 +135,10 @@ pub(super) fn log_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let bare = |part: &str| !part.contains(['=', '[']);
     let known = |part: &str| LEVELS.contains(&part.to_lowercase().as_str());
-    let parts_ok = text.split(',').map(str::trim).all(|part| !bare(part) || known(part));
+    let parts_ok = text
+        .split(',')
+        .map(str::trim)
+        .all(|part| !bare(part) || known(part));
     if parts_ok && tracing_subscriber::EnvFilter::builder().parse(text).is_ok() {
         return Ok(text.to_owned());
     }
@@ -129,7 +155,18 @@ mod tests {
         assert_eq!(duration("1d 12h").unwrap(), Duration::from_secs(129_600));
         assert_eq!(duration("100ms").unwrap(), Duration::from_millis(100));
         assert!(duration("30").unwrap_err().contains("bare number"));
-        for text in ["", " ", "24 hours ago", "1.5h", "-1s", "h", "1h30", "1M", "µs", "1 h"] {
+        for text in [
+            "",
+            " ",
+            "24 hours ago",
+            "1.5h",
+            "-1s",
+            "h",
+            "1h30",
+            "1M",
+            "µs",
+            "1 h",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(duration("99999999999999999999d").is_err());
@@ -156,7 +193,9 @@ mod tests {
         for text in ["a:1", "a:1, b:2", "SASL_SSL://a:9093", "[::1]:9092"] {
             assert!(bootstrap_servers(text).is_ok(), "{text}");
         }
-        for text in ["", "a", "a:", ":9", "a:0", "a:99999", "a:1,,b:2", "::1:9092", "a b:1"] {
+        for text in [
+            "", "a", "a:", ":9", "a:0", "a:99999", "a:1,,b:2", "::1:9092", "a b:1",
+        ] {
             assert!(bootstrap_servers(text).is_err(), "{text}");
         }
     }

@@ -22,9 +22,14 @@ pub(super) fn parse(text: &str, list: bool) -> (Option<Node>, Vec<Wrong>) {
         return (None, vec![wrong]);
     }
     let options = |unique| {
-        let options =
-            LoaderOptions::default().prevent_coercion(true).error_on_duplicate_keys(unique);
-        if list { options.toplevel_sequence() } else { options.toplevel_mapping() }
+        let options = LoaderOptions::default()
+            .prevent_coercion(true)
+            .error_on_duplicate_keys(unique);
+        if list {
+            options.toplevel_sequence()
+        } else {
+            options.toplevel_mapping()
+        }
     };
     let mut wrong = Vec::new();
     let node = match parse_yaml_with_options(0, text, options(true)) {
@@ -53,11 +58,18 @@ fn refused(text: &str) -> Option<Wrong> {
     }
     text.split('\n').zip(1..).find_map(|(line, number)| {
         if line.contains('\0') {
-            return Some((number, "a NUL character; a configuration is plain text".to_owned()));
+            return Some((
+                number,
+                "a NUL character; a configuration is plain text".to_owned(),
+            ));
         }
         let indent = line.chars().take_while(|c| " \t\r-?:".contains(*c)).count();
-        (indent > INDENT_MAX && line.chars().count() > indent)
-            .then(|| (number, format!("begins after column {INDENT_MAX}: nested too deeply")))
+        (indent > INDENT_MAX && line.chars().count() > indent).then(|| {
+            (
+                number,
+                format!("begins after column {INDENT_MAX}: nested too deeply"),
+            )
+        })
     })
 }
 
@@ -65,15 +77,25 @@ fn refused(text: &str) -> Option<Wrong> {
 fn leftover(node: &Node, text: &str) -> Option<Wrong> {
     let end = node.span().end()?.character();
     let skip = |c: char| c == '}' || c == ']';
-    let at = text.char_indices().nth(end).map_or(text.len(), |(at, _)| at);
+    let at = text
+        .char_indices()
+        .nth(end)
+        .map_or(text.len(), |(at, _)| at);
     let first_line = text[..at].matches('\n').count() + 1;
     let rest = text[at..].strip_prefix(skip).unwrap_or(&text[at..]);
     let (number, line) = (first_line..).zip(rest.lines()).find(|(_, line)| {
         let line = line.trim();
         !line.is_empty() && !line.starts_with('#') && line != "..."
     })?;
-    let what = if line.starts_with("---") { "a second document" } else { "text" };
-    Some((number, format!("{what} after the end of the configuration; one document is read")))
+    let what = if line.starts_with("---") {
+        "a second document"
+    } else {
+        "text"
+    };
+    Some((
+        number,
+        format!("{what} after the end of the configuration; one document is read"),
+    ))
 }
 
 fn explain(error: &LoadError, text: &str) -> Wrong {
@@ -85,15 +107,18 @@ fn explain(error: &LoadError, text: &str) -> Wrong {
         LoadError::TopLevelMustBeSequence(mark) => {
             (Some(*mark), "expected a list such as [a, b]".to_owned())
         }
-        LoadError::UnexpectedAnchor(mark) => {
-            (Some(*mark), "anchors (&name) are not supported; write the value out".to_owned())
-        }
-        LoadError::UnexpectedTag(mark) => {
-            (Some(*mark), "tags (!name) are not supported; leave the tag out".to_owned())
-        }
-        LoadError::MappingKeyMustBeScalar(mark) => {
-            (Some(*mark), "a key must be a plain word; quote a value that has braces".to_owned())
-        }
+        LoadError::UnexpectedAnchor(mark) => (
+            Some(*mark),
+            "anchors (&name) are not supported; write the value out".to_owned(),
+        ),
+        LoadError::UnexpectedTag(mark) => (
+            Some(*mark),
+            "tags (!name) are not supported; leave the tag out".to_owned(),
+        ),
+        LoadError::MappingKeyMustBeScalar(mark) => (
+            Some(*mark),
+            "a key must be a plain word; quote a value that has braces".to_owned(),
+        ),
         LoadError::ScanError(mark, error) => {
             (Some(*mark), format!("not valid YAML: {}", error.info()))
         }

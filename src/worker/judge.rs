@@ -53,7 +53,9 @@ impl Room<'_> {
     ) -> Result<(), Trouble> {
         let offset = message.offset();
         let deadline = self.open.deadline(self.config);
-        let Some(scope) = self.scopes.at(place) else { return Ok(()) };
+        let Some(scope) = self.scopes.at(place) else {
+            return Ok(());
+        };
         if offset < scope.next_offset {
             // Judged before: a record fetched before a seek can never count twice (I1).
             return Ok(());
@@ -63,16 +65,28 @@ impl Room<'_> {
             drain(self.sink, self.scopes, deadline)?;
             self.open.alone += 1;
         }
-        let Some(scope) = self.scopes.at(place) else { return Ok(()) };
+        let Some(scope) = self.scopes.at(place) else {
+            return Ok(());
+        };
         let identity = self.identifier.identify(&Record(message));
         // A record that ends the process leaves no trace: what came before it can be committed.
         forbid(scope, offset, &identity, self.config)?;
         scope.touched = true;
         scope.tally.received += 1;
         self.open.records += 1;
-        scope.window.observe(message.timestamp().to_millis(), wall_ms);
+        scope
+            .window
+            .observe(message.timestamp().to_millis(), wall_ms);
         let fate = fate(scope, offset, identity, self.config);
-        let sent = send(message, place, scope, self.sink, &fate, self.config, deadline);
+        let sent = send(
+            message,
+            place,
+            scope,
+            self.sink,
+            &fate,
+            self.config,
+            deadline,
+        );
         scope.next_offset = offset + 1;
         sent?;
         if alone {
@@ -95,7 +109,9 @@ fn forbid(scope: &Scope, offset: i64, identity: &Identity, config: &Config) -> R
     if let Some(&rejection) = scope.refused.get(&offset)
         && config.rejected.topic.is_none()
     {
-        return Err(Trouble::Stop(refused_without_topic(scope, offset, rejection)));
+        return Err(Trouble::Stop(refused_without_topic(
+            scope, offset, rejection,
+        )));
     }
     match (identity, config.id.missing) {
         (Identity::Missing(reason), Missing::Fail) => {
@@ -106,7 +122,12 @@ fn forbid(scope: &Scope, offset: i64, identity: &Identity, config: &Config) -> R
 }
 
 fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> Fate {
-    let Scope { window, tally, refused, .. } = scope;
+    let Scope {
+        window,
+        tally,
+        refused,
+        ..
+    } = scope;
     if let Some(&rejection) = refused.get(&offset) {
         // It was let through once and refused: its id is not remembered, as it has not gone out.
         tally.rejected_refused += 1;
@@ -118,15 +139,29 @@ fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> 
                 tally.forwarded += 1;
                 return Fate::Forward;
             }
-            Verdict::Duplicate { first_offset, age_ms, in_overlay: true } => {
+            Verdict::Duplicate {
+                first_offset,
+                age_ms,
+                in_overlay: true,
+            } => {
                 tally.duplicates_transaction += 1;
                 tally.duplicate_ages_ms.push(age_ms);
-                return Fate::Duplicate { first_offset, age_ms };
+                return Fate::Duplicate {
+                    first_offset,
+                    age_ms,
+                };
             }
-            Verdict::Duplicate { first_offset, age_ms, in_overlay: false } => {
+            Verdict::Duplicate {
+                first_offset,
+                age_ms,
+                in_overlay: false,
+            } => {
                 tally.duplicates_window += 1;
                 tally.duplicate_ages_ms.push(age_ms);
-                return Fate::Duplicate { first_offset, age_ms };
+                return Fate::Duplicate {
+                    first_offset,
+                    age_ms,
+                };
             }
         },
         Identity::Missing(reason) => reason,
@@ -191,8 +226,13 @@ fn send(
         headers: explained(headers, fate, scope, message.offset()),
         timestamp_ms: message.timestamp().to_millis(),
     };
-    let origin = Origin { scope: place, offset: message.offset(), target };
-    sink.send(outgoing, origin, deadline).map_err(|error| not_sent(&error))
+    let origin = Origin {
+        scope: place,
+        offset: message.offset(),
+        target,
+    };
+    sink.send(outgoing, origin, deadline)
+        .map_err(|error| not_sent(&error))
 }
 
 /// Adds the headers that say why a record is not in the output.
@@ -209,14 +249,21 @@ fn explained(
     };
     let mut headers = headers.unwrap_or_default();
     let mut add = |key: &str, value: &str| {
-        let with = std::mem::take(&mut headers).insert(Header { key, value: Some(value) });
+        let with = std::mem::take(&mut headers).insert(Header {
+            key,
+            value: Some(value),
+        });
         headers = with;
     };
     add("dedup-reason", reason);
     add("dedup-source-topic", &scope.topic.name);
     add("dedup-source-partition", &scope.partition.to_string());
     add("dedup-source-offset", &offset.to_string());
-    if let Fate::Duplicate { first_offset, age_ms } = fate {
+    if let Fate::Duplicate {
+        first_offset,
+        age_ms,
+    } = fate
+    {
         add("dedup-first-topic", &scope.topic.name);
         add("dedup-first-partition", &scope.partition.to_string());
         add("dedup-first-offset", &first_offset.to_string());
@@ -229,7 +276,9 @@ fn refused_without_topic(scope: &Scope, offset: i64, rejection: Rejection) -> St
     let (topic, partition) = scope.partition_key();
     let setting = match rejection {
         Rejection::TooLarge => "max.message.bytes",
-        Rejection::Timestamp => "message.timestamp.before.max.ms and message.timestamp.after.max.ms",
+        Rejection::Timestamp => {
+            "message.timestamp.before.max.ms and message.timestamp.after.max.ms"
+        }
         _ => "cleanup.policy (a compacted topic needs keys)",
     };
     Stop::contradiction(format!(

@@ -238,7 +238,9 @@ impl Worker {
         let wall_ms = wall_clock_ms();
         for _ in 0..RECORDS_PER_ROUND {
             let judged = {
-                let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else { return Ok(()) };
+                let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
+                    return Ok(());
+                };
                 match source.poll(wait) {
                     None => return Ok(()),
                     Some(Err(error)) => Err(error),
@@ -288,7 +290,12 @@ impl Worker {
             Duration::from_millis(5)
         };
         match &self.open {
-            Some(open) => busy.min(self.config.transaction.interval.saturating_sub(open.begun.elapsed())),
+            Some(open) => busy.min(
+                self.config
+                    .transaction
+                    .interval
+                    .saturating_sub(open.begun.elapsed()),
+            ),
             None => busy,
         }
     }
@@ -311,7 +318,10 @@ impl Worker {
                 self.recover_all()
             }
             Some(Code::AllBrokersDown) => {
-                self.tell("kafka", Condition::NotReady("no broker can be reached; trying again".to_owned()));
+                self.tell(
+                    "kafka",
+                    Condition::NotReady("no broker can be reached; trying again".to_owned()),
+                );
                 Ok(())
             }
             _ => {
@@ -332,7 +342,9 @@ impl Worker {
 
     /// Commits what is open; if that cannot be, aborts it, so that nothing is open afterwards.
     fn close_transaction(&mut self) -> Result<(), Stop> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
         match self.try_commit(&open) {
             Ok(()) => {
                 self.aborts_in_a_row = 0;
@@ -340,7 +352,9 @@ impl Worker {
                 let metrics = &self.shared.metrics;
                 metrics.transactions_committed.inc();
                 metrics.transaction_records.observe(open.records as f64);
-                metrics.last_commit_timestamp_seconds.set(wall_clock_ms() as f64 / 1000.0);
+                metrics
+                    .last_commit_timestamp_seconds
+                    .set(wall_clock_ms() as f64 / 1000.0);
                 self.tell("kafka", Condition::Ready("committing".to_owned()));
                 Ok(())
             }
@@ -354,14 +368,24 @@ impl Worker {
     /// prepare → commit → publish, see [`crate::commit`].
     fn try_commit(&mut self, open: &Open) -> Result<(), Trouble> {
         let Some(sink) = &mut self.sink else {
-            return Err(Trouble::InDoubt { cause: "no-producer", why: "there is no producer".to_owned() });
+            return Err(Trouble::InDoubt {
+                cause: "no-producer",
+                why: "there is no producer".to_owned(),
+            });
         };
         let metrics = &self.shared.metrics;
         let started = Instant::now();
         commit::prepare(sink, &mut self.scopes, open, &self.config)?;
         metrics.observe_step("drain", started.elapsed());
         let membership = self.source.as_ref().and_then(Source::membership);
-        commit::commit(sink, &mut self.scopes, membership.as_ref(), open, &self.config, metrics)?;
+        commit::commit(
+            sink,
+            &mut self.scopes,
+            membership.as_ref(),
+            open,
+            &self.config,
+            metrics,
+        )?;
         let started = Instant::now();
         commit::publish(sink, &mut self.scopes);
         metrics.observe_step("publish", started.elapsed());
@@ -375,21 +399,35 @@ impl Worker {
             Trouble::Stop(stop) => Err(stop),
             Trouble::Abort { cause, why } => {
                 metrics.transaction_aborted(cause);
-                tracing::warn!(worker = self.index, cause, "transaction aborted, its records are judged again: {why}");
+                tracing::warn!(
+                    worker = self.index,
+                    cause,
+                    "transaction aborted, its records are judged again: {why}"
+                );
                 self.abort_and_rewind()
             }
             Trouble::InDoubt { cause, why } => {
                 metrics.transaction_aborted(cause);
-                tracing::warn!(worker = self.index, cause, "the outcome of the transaction is in doubt; replacing the producer: {why}");
+                tracing::warn!(
+                    worker = self.index,
+                    cause,
+                    "the outcome of the transaction is in doubt; replacing the producer: {why}"
+                );
                 self.replace_producer()
             }
             Trouble::Fenced { why } => {
                 metrics.transaction_aborted("fenced");
-                let overdue = self.open.as_ref().is_some_and(|open| Instant::now() >= open.deadline(&self.config));
+                let overdue = self
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| Instant::now() >= open.deadline(&self.config));
                 if !overdue {
                     self.count_fence(&why)?;
                 }
-                tracing::warn!(worker = self.index, "the producer was fenced; replacing it: {why}");
+                tracing::warn!(
+                    worker = self.index,
+                    "the producer was fenced; replacing it: {why}"
+                );
                 self.replace_producer()
             }
         }
@@ -397,7 +435,8 @@ impl Worker {
 
     fn count_fence(&mut self, why: &str) -> Result<(), Stop> {
         let now = Instant::now();
-        self.fenced_at.retain(|at| now.duration_since(*at) < FENCE_MEMORY);
+        self.fenced_at
+            .retain(|at| now.duration_since(*at) < FENCE_MEMORY);
         self.fenced_at.push_back(now);
         if self.fenced_at.len() >= FENCES {
             return Err(Stop::restart(format!(
@@ -411,7 +450,9 @@ impl Worker {
     }
 
     fn abort_and_rewind(&mut self) -> Result<(), Stop> {
-        let (Some(open), Some(sink)) = (self.open.take(), &self.sink) else { return Ok(()) };
+        let (Some(open), Some(sink)) = (self.open.take(), &self.sink) else {
+            return Ok(());
+        };
         // Refusals that were reported meanwhile must not be forgotten with the transaction.
         if let Err(Trouble::Stop(stop)) = commit::drain(sink, &mut self.scopes, Instant::now()) {
             return Err(stop);
@@ -421,7 +462,9 @@ impl Worker {
             return self.resolve(trouble);
         }
         self.aborts_in_a_row += 1;
-        let pause = Duration::from_millis(10).saturating_mul(1 << self.aborts_in_a_row.min(9)).min(LONGEST_PAUSE);
+        let pause = Duration::from_millis(10)
+            .saturating_mul(1 << self.aborts_in_a_row.min(9))
+            .min(LONGEST_PAUSE);
         self.resume_at = Instant::now() + pause;
         self.rewind();
         Ok(())
@@ -429,9 +472,15 @@ impl Worker {
 
     /// Moves the source back to where the scopes are.
     fn rewind(&mut self) {
-        let targets: Vec<(Partition, i64)> =
-            self.scopes.active().map(|(_, scope)| (scope.partition_key(), scope.next_offset)).collect();
-        let partitions: Vec<Partition> = targets.iter().map(|(partition, _)| partition.clone()).collect();
+        let targets: Vec<(Partition, i64)> = self
+            .scopes
+            .active()
+            .map(|(_, scope)| (scope.partition_key(), scope.next_offset))
+            .collect();
+        let partitions: Vec<Partition> = targets
+            .iter()
+            .map(|(partition, _)| partition.clone())
+            .collect();
         if let Some(source) = &self.source
             && let Err(error) = source.pause(&partitions)
         {
@@ -485,7 +534,10 @@ impl Worker {
             Ok(()) => {
                 self.sink = Some(sink);
                 fail::fail_point!("initialised", |_| crate::exit::die());
-                self.tell("producer", Condition::Ready("transactional id is ours".to_owned()));
+                self.tell(
+                    "producer",
+                    Condition::Ready("transactional id is ours".to_owned()),
+                );
                 Ok(())
             }
             Err(error) => {
@@ -494,7 +546,10 @@ impl Worker {
                 }
                 let last = sink.last_error().unwrap_or_default();
                 std::thread::spawn(move || drop(sink));
-                self.tell("producer", Condition::NotReady(format!("taking the transactional id over: {error}")));
+                self.tell(
+                    "producer",
+                    Condition::NotReady(format!("taking the transactional id over: {error}")),
+                );
                 tracing::warn!(worker = self.index, %error, last, "the transactional id could not be taken over yet; trying again");
                 let until = Instant::now() + Duration::from_secs(1);
                 while Instant::now() < until && !self.shutting_down() {
@@ -527,7 +582,11 @@ impl Worker {
         self.shared.metrics.transaction_aborted("abandoned");
         let Some(sink) = &self.sink else { return };
         if let Err(trouble) = commit::abort(sink, &mut self.scopes, &self.config) {
-            tracing::warn!(worker = self.index, ?trouble, "abort failed; the next producer with this transactional id ends the transaction");
+            tracing::warn!(
+                worker = self.index,
+                ?trouble,
+                "abort failed; the next producer with this transactional id ends the transaction"
+            );
             if let Some(sink) = self.sink.take() {
                 std::thread::spawn(move || drop(sink));
             }
@@ -541,12 +600,20 @@ impl Worker {
             match event {
                 Rebalance::Assigned(partitions) => self.assigned(&partitions)?,
                 Rebalance::Revoked(partitions) => {
-                    self.shared.metrics.rebalances.with_label_values(&["revoked"]).inc();
+                    self.shared
+                        .metrics
+                        .rebalances
+                        .with_label_values(&["revoked"])
+                        .inc();
                     self.close_transaction()?;
                     self.forget(&partitions, "revoked");
                 }
                 Rebalance::Lost(partitions) => {
-                    self.shared.metrics.rebalances.with_label_values(&["lost"]).inc();
+                    self.shared
+                        .metrics
+                        .rebalances
+                        .with_label_values(&["lost"])
+                        .inc();
                     self.abandon_transaction();
                     self.rewind();
                     self.forget(&partitions, "lost");
@@ -557,12 +624,20 @@ impl Worker {
     }
 
     fn assigned(&mut self, partitions: &[Partition]) -> Result<(), Stop> {
-        self.shared.metrics.rebalances.with_label_values(&["assigned"]).inc();
+        self.shared
+            .metrics
+            .rebalances
+            .with_label_values(&["assigned"])
+            .inc();
         tracing::info!(worker = self.index, partitions = %listed(partitions), "assigned");
         self.tell("group", Condition::Ready("member of the group".to_owned()));
-        let Some(source) = &self.source else { return Ok(()) };
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
         if let Err(error) = source.acknowledge_assigned(partitions) {
-            return Err(Stop::restart(format!("the assignment could not be taken: {error}")));
+            return Err(Stop::restart(format!(
+                "the assignment could not be taken: {error}"
+            )));
         }
         for (name, partition) in partitions {
             let topic = self.topic_with(name, *partition)?;
@@ -577,9 +652,12 @@ impl Worker {
         tracing::info!(worker = self.index, partitions = %listed(partitions), how, "partitions are gone");
         for partition in partitions {
             self.scopes.remove(partition);
-            self.shared.metrics.forget_partition(&partition.0, partition.1);
+            self.shared
+                .metrics
+                .forget_partition(&partition.0, partition.1);
         }
-        self.to_start.retain(|(partition, _)| !partitions.contains(partition));
+        self.to_start
+            .retain(|(partition, _)| !partitions.contains(partition));
         if let Some(source) = &self.source
             && let Err(error) = source.acknowledge_revoked(partitions)
         {
@@ -597,7 +675,8 @@ impl Worker {
     ) -> Result<(), Stop> {
         metrics.state.set(0);
         let (epoch, cancelled) =
-            self.scopes.begin_recovery(Arc::clone(&topic), partition, metrics.clone());
+            self.scopes
+                .begin_recovery(Arc::clone(&topic), partition, metrics.clone());
         let (journal_next, window) = match known {
             Some((next, window)) => (Some(next), window),
             None => (None, SeenWindow::new(self.config.window)),
@@ -616,9 +695,17 @@ impl Worker {
     }
 
     fn take_recovered(&mut self) -> Result<(), Stop> {
-        while let Some(Recovered { topic, partition, epoch, outcome }) = self.recovery.next() {
+        while let Some(Recovered {
+            topic,
+            partition,
+            epoch,
+            outcome,
+        }) = self.recovery.next()
+        {
             let key = (topic, partition);
-            let Some(recovering) = self.scopes.end_recovery(&key, epoch) else { continue };
+            let Some(recovering) = self.scopes.end_recovery(&key, epoch) else {
+                continue;
+            };
             self.activate(recovering, partition, outcome?);
         }
         Ok(())
@@ -629,7 +716,12 @@ impl Worker {
         let Recovering { topic, metrics, .. } = recovering;
         metrics.state.set(1);
         fail::fail_point!("restored", |_| crate::exit::die());
-        let Restored { window, input_offset, committed, journal_next } = restored;
+        let Restored {
+            window,
+            input_offset,
+            committed,
+            journal_next,
+        } = restored;
         let scope = Scope {
             identity: journal::identity(self.seed, &topic.name, partition),
             metrics,
@@ -679,7 +771,9 @@ impl Worker {
                 pinned = true;
             }
         }
-        let Some(sink) = &mut self.sink else { return Ok(()) };
+        let Some(sink) = &mut self.sink else {
+            return Ok(());
+        };
         if pinned && self.open.is_none() {
             match commit::begin(sink) {
                 Ok(open) => self.open = Some(open),
@@ -706,7 +800,12 @@ impl Worker {
         let mut inputs = self.own.resolve(&names);
         inputs.sort();
         for (name, partitions) in &listed {
-            if inputs.contains(name) && self.topics.get(name).is_none_or(|t| t.partitions < *partitions) {
+            if inputs.contains(name)
+                && self
+                    .topics
+                    .get(name)
+                    .is_none_or(|t| t.partitions < *partitions)
+            {
                 match self.prepare_topic(name) {
                     Ok(_) => {}
                     Err(PrepareError::Stop(stop)) => return Err(stop),
@@ -726,9 +825,14 @@ impl Worker {
         if self.source.is_none() {
             self.source = Some(Source::create(&self.config, self.index)?);
         }
-        let Some(source) = &self.source else { return Ok(()) };
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
         source.subscribe(&inputs).map_err(|error| {
-            Stop::restart(format!("the topics {} cannot be subscribed to: {error}", inputs.join(", ")))
+            Stop::restart(format!(
+                "the topics {} cannot be subscribed to: {error}",
+                inputs.join(", ")
+            ))
         })?;
         tracing::info!(worker = self.index, topics = inputs.join(","), "subscribed");
         if self.subscribed.is_empty() {
@@ -770,7 +874,10 @@ impl Worker {
                 }
             }
             if self.shutting_down() {
-                return Err(Stop { status: crate::exit::Status::Done, sentence: "stopped while a topic was prepared".to_owned() });
+                return Err(Stop {
+                    status: crate::exit::Status::Done,
+                    sentence: "stopped while a topic was prepared".to_owned(),
+                });
             }
         }
     }
@@ -786,7 +893,10 @@ impl Worker {
         let mut rows = Vec::new();
         for (_, scope) in self.scopes.active() {
             let (name, partition) = (&scope.topic.name, scope.partition);
-            let high = self.source.as_ref().and_then(|source| source.cached_high_watermark(name, partition));
+            let high = self
+                .source
+                .as_ref()
+                .and_then(|source| source.cached_high_watermark(name, partition));
             let lag = high.map(|high| (high - scope.committed_offset).max(0));
             if let Some(lag) = lag {
                 scope.metrics.lag.set(lag);
@@ -796,7 +906,8 @@ impl Worker {
                 && keep_from > scope.trimmed_to
             {
                 fail::fail_point!("trim", |_| crate::exit::die());
-                self.trimmer.trim(&scope.topic.names.journal, partition, keep_from);
+                self.trimmer
+                    .trim(&scope.topic.names.journal, partition, keep_from);
                 scope.trimmed_to = keep_from;
             }
             rows.push(PartitionStatus {
@@ -830,7 +941,9 @@ impl Worker {
     }
 
     fn tell(&self, component: &str, condition: Condition) {
-        self.shared.health.set(&format!("worker-{}/{component}", self.index), condition);
+        self.shared
+            .health
+            .set(&format!("worker-{}/{component}", self.index), condition);
     }
 
     fn tell_recovery(&mut self) {
@@ -839,7 +952,10 @@ impl Worker {
         let condition = if left == 0 {
             Condition::Ready(format!("{active} partitions active"))
         } else {
-            Condition::NotReady(format!("{left} of {} partitions are being restored from the journal", left + active))
+            Condition::NotReady(format!(
+                "{left} of {} partitions are being restored from the journal",
+                left + active
+            ))
         };
         self.tell("partitions", condition);
     }
@@ -853,7 +969,10 @@ impl Worker {
         let condition = if absent.is_empty() {
             Condition::Ready(format!("reading {}", inputs.join(", ")))
         } else {
-            Condition::NotReady(format!("no topic yet for {}; waiting for it", absent.join(", ")))
+            Condition::NotReady(format!(
+                "no topic yet for {}; waiting for it",
+                absent.join(", ")
+            ))
         };
         self.tell("inputs", condition);
         // From here on the parts speak for the worker.
@@ -878,11 +997,16 @@ fn discovery_interval(config: &Config) -> Duration {
 }
 
 fn wall_clock_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn listed(partitions: &[Partition]) -> String {
-    let names: Vec<String> = partitions.iter().map(|(topic, partition)| format!("{topic}-{partition}")).collect();
+    let names: Vec<String> = partitions
+        .iter()
+        .map(|(topic, partition)| format!("{topic}-{partition}"))
+        .collect();
     names.join(",")
 }

@@ -125,7 +125,9 @@ impl Scope {
         topic.received.inc_by(tally.received);
         topic.forwarded.inc_by(tally.forwarded);
         topic.duplicates_window.inc_by(tally.duplicates_window);
-        topic.duplicates_transaction.inc_by(tally.duplicates_transaction);
+        topic
+            .duplicates_transaction
+            .inc_by(tally.duplicates_transaction);
         topic.rejected_missing_id.inc_by(tally.rejected_missing_id);
         topic.rejected_unparsable.inc_by(tally.rejected_unparsable);
         topic.rejected_refused.inc_by(tally.rejected_refused);
@@ -134,7 +136,9 @@ impl Scope {
         for age in tally.duplicate_ages_ms {
             topic.duplicate_age_seconds.observe(age as f64 / 1000.0);
         }
-        self.metrics.ids.set(i64::try_from(self.window.ids()).unwrap_or(i64::MAX));
+        self.metrics
+            .ids
+            .set(i64::try_from(self.window.ids()).unwrap_or(i64::MAX));
         self.metrics
             .window_bytes
             .set(i64::try_from(self.window.memory_bytes()).unwrap_or(i64::MAX));
@@ -177,7 +181,10 @@ impl Scopes {
 
     /// All active scopes with their places.
     pub fn active(&mut self) -> impl Iterator<Item = (usize, &mut Scope)> {
-        self.slots.iter_mut().enumerate().filter_map(|(place, slot)| Some((place, slot.as_mut()?)))
+        self.slots
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(place, slot)| Some((place, slot.as_mut()?)))
     }
 
     /// Partitions in recovery.
@@ -196,8 +203,12 @@ impl Scopes {
         self.last_epoch += 1;
         let cancelled = Arc::new(AtomicBool::new(false));
         let key = (topic.name.clone(), partition);
-        let entry =
-            Recovering { topic, metrics, epoch: self.last_epoch, cancelled: Arc::clone(&cancelled) };
+        let entry = Recovering {
+            topic,
+            metrics,
+            epoch: self.last_epoch,
+            cancelled: Arc::clone(&cancelled),
+        };
         if let Some(earlier) = self.recovering.insert(key, entry) {
             earlier.cancelled.store(true, Ordering::Relaxed);
         }
@@ -214,8 +225,14 @@ impl Scopes {
 
     /// Makes a scope active.
     pub fn insert(&mut self, scope: Scope) {
-        let place = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        let Ok(index) = usize::try_from(scope.partition) else { return };
+        let place = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.slots.len());
+        let Ok(index) = usize::try_from(scope.partition) else {
+            return;
+        };
         let places = self.by_topic.entry(scope.topic.name.clone()).or_default();
         if places.len() <= index {
             places.resize(index + 1, None);
@@ -242,6 +259,9 @@ impl Scopes {
     /// Takes all active scopes away.
     pub fn take_active(&mut self) -> Vec<Scope> {
         self.by_topic.clear();
-        std::mem::take(&mut self.slots).into_iter().flatten().collect()
+        std::mem::take(&mut self.slots)
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::exactly_once::by_header;
-use crate::harness::{Deployment, Dice, Rec, flush, now_ms, nothing_hangs, producer, send};
+use crate::harness::{Deployment, Dice, Rec, flush, nothing_hangs, now_ms, producer, send};
 
 /// Rounds of the fault tests: short unless told otherwise.
 pub fn rounds(short: usize) -> usize {
-    let factor = std::env::var("KAFKA_DEDUP_TEST_ROUNDS").ok().and_then(|n| n.parse::<usize>().ok());
+    let factor = std::env::var("KAFKA_DEDUP_TEST_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse::<usize>().ok());
     short * factor.unwrap_or(1)
 }
 
@@ -30,10 +32,20 @@ impl Stream {
             while !stopped.load(Ordering::Relaxed) {
                 for _ in 0..40 {
                     // One in four repeats an id of the last thousand or so.
-                    let id = if dice.roll(4) == 0 { sent.saturating_sub(dice.roll(1000)) } else { sent };
-                    let partition = i32::try_from(id % u64::try_from(partitions).expect("a count")).expect("small");
+                    let id = if dice.roll(4) == 0 {
+                        sent.saturating_sub(dice.roll(1000))
+                    } else {
+                        sent
+                    };
+                    let partition = i32::try_from(id % u64::try_from(partitions).expect("a count"))
+                        .expect("small");
                     let jitter = i64::try_from(dice.roll(2000)).expect("small");
-                    send(&producer, &topic, partition, &Rec::with_id(id.to_string(), now_ms() - jitter));
+                    send(
+                        &producer,
+                        &topic,
+                        partition,
+                        &Rec::with_id(id.to_string(), now_ms() - jitter),
+                    );
                     sent += 1;
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -41,13 +53,20 @@ impl Stream {
             flush(&producer);
             sent
         });
-        Self { stop, thread: Some(thread) }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Ends it; the number of records sent.
     pub fn finish(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("running").join().expect("the producer")
+        self.thread
+            .take()
+            .expect("running")
+            .join()
+            .expect("the producer")
     }
 }
 
@@ -61,14 +80,18 @@ fn assert_quiet_and_equal(deployment: &Deployment) {
     deployment.wait_until_caught_up(Duration::from_secs(90));
     deployment.assert_output(|_, input| by_header(input));
     for partition in 0..deployment.partitions {
-        assert!(nothing_hangs(&deployment.journal(), partition), "the journal has no open transaction");
+        assert!(
+            nothing_hangs(&deployment.journal(), partition),
+            "the journal has no open transaction"
+        );
     }
 }
 
 #[test]
 fn killed_at_random_moments() {
     for keep_disk in [true, false] {
-        let deployment = Deployment::new("killed", 2, "transaction: {interval: 30ms, timeout: 10s}\n");
+        let deployment =
+            Deployment::new("killed", 2, "transaction: {interval: 30ms, timeout: 10s}\n");
         let stream = Stream::start(&deployment.input, 2, 42);
         let mut dice = Dice(if keep_disk { 1 } else { 2 });
         for _ in 0..rounds(8) {
@@ -94,17 +117,39 @@ fn killed_at_random_moments() {
 
 #[test]
 fn killed_at_each_step_of_a_commit() {
-    let deployment = Deployment::new("steps", 2, "transaction: {interval: 20ms, timeout: 10s}\nwindow: {time: 3s}\n");
+    let deployment = Deployment::new(
+        "steps",
+        2,
+        "transaction: {interval: 20ms, timeout: 10s}\nwindow: {time: 3s}\n",
+    );
     let stream = Stream::start(&deployment.input, 2, 4711);
-    let steps = ["initialised", "restored", "begin", "produced", "drained", "offsets-sent", "committed", "published"];
+    let steps = [
+        "initialised",
+        "restored",
+        "begin",
+        "produced",
+        "drained",
+        "offsets-sent",
+        "committed",
+        "published",
+    ];
     let mut dice = Dice(5);
     let mut killed = 0;
     for _ in 0..rounds(2) {
         for step in steps {
-            let before = if matches!(step, "initialised" | "restored") { 0 } else { dice.roll(20) };
-            let mut instance = deployment.start_with("one", &[(step, &format!("{before}*off->return"))]);
+            let before = if matches!(step, "initialised" | "restored") {
+                0
+            } else {
+                dice.roll(20)
+            };
+            let mut instance =
+                deployment.start_with("one", &[(step, &format!("{before}*off->return"))]);
             let ended = instance.wait(Duration::from_secs(60));
-            assert!(ended.code().is_none(), "{step}: killed, not ended by itself: {ended}\n{}", instance.log_tail());
+            assert!(
+                ended.code().is_none(),
+                "{step}: killed, not ended by itself: {ended}\n{}",
+                instance.log_tail()
+            );
             killed += 1;
         }
     }
@@ -113,7 +158,9 @@ fn killed_at_each_step_of_a_commit() {
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(90));
     deployment.assert_output(|_, input| {
-        crate::expected::expect_forwarded(crate::expected::Limits::time(3_000), input, |r| r.header("message-id").map(<[u8]>::to_vec))
+        crate::expected::expect_forwarded(crate::expected::Limits::time(3_000), input, |r| {
+            r.header("message-id").map(<[u8]>::to_vec)
+        })
     });
     assert!(instance.terminate().success());
 }
@@ -123,7 +170,10 @@ fn three_instances_killed_in_turn() {
     let deployment = Deployment::new("three", 4, "transaction: {interval: 30ms, timeout: 10s}\n");
     let stream = Stream::start(&deployment.input, 4, 77);
     let names = ["a", "b", "c"];
-    let mut instances: Vec<_> = names.iter().map(|name| Some(deployment.start(name))).collect();
+    let mut instances: Vec<_> = names
+        .iter()
+        .map(|name| Some(deployment.start(name)))
+        .collect();
     let mut dice = Dice(12);
     for round in 0..rounds(9) {
         std::thread::sleep(Duration::from_millis(600 + dice.roll(1500)));
@@ -155,9 +205,17 @@ fn terminated_in_mid_transaction() {
         let started = Instant::now();
         instance.wait_until_ready();
         // The one before left the group and left nothing open: nothing to wait for.
-        assert!(started.elapsed() < Duration::from_secs(20), "no waiting for a transaction time-out");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "no waiting for a transaction time-out"
+        );
         std::thread::sleep(Duration::from_millis(100 + dice.roll(600)));
-        assert_eq!(instance.terminate().code(), Some(0), "{}", instance.log_tail());
+        assert_eq!(
+            instance.terminate().code(),
+            Some(0),
+            "{}",
+            instance.log_tail()
+        );
     }
     stream.finish();
     let mut instance = deployment.start("one");

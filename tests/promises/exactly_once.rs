@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use rdkafka::producer::Producer;
 
+use crate::expected::{Limits, expect_forwarded};
 use crate::harness::{
     Deployment, Dice, Rec, create_topic, flush, now_ms, produce, producer, read_partition, send,
     unique,
 };
-use crate::expected::{Limits, expect_forwarded};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 fn header_id(record: &Rec) -> Option<Vec<u8>> {
-    record.header("message-id").filter(|id| !id.is_empty()).map(<[u8]>::to_vec)
+    record
+        .header("message-id")
+        .filter(|id| !id.is_empty())
+        .map(<[u8]>::to_vec)
 }
 
 /// What the model lets through, by the message-id header and a window of a day.
@@ -35,19 +38,49 @@ fn null_and_empty_and_binary_and_repeated_parts_come_through_unchanged() {
     let mut records = vec![
         plain(vec![id(b"a")], 0),
         plain(vec![id(b"a")], 1),
-        Rec { key: None, ..plain(vec![id(b"null key")], 2) },
-        Rec { value: None, ..plain(vec![id(b"null value")], 3) },
-        Rec { key: None, value: None, ..plain(vec![id(b"null both")], 4) },
-        Rec { key: None, value: None, ..plain(vec![id(b"null both")], 5) },
-        Rec { key: Some(vec![]), value: Some(vec![]), ..plain(vec![id(b"empty both")], 6) },
+        Rec {
+            key: None,
+            ..plain(vec![id(b"null key")], 2)
+        },
+        Rec {
+            value: None,
+            ..plain(vec![id(b"null value")], 3)
+        },
+        Rec {
+            key: None,
+            value: None,
+            ..plain(vec![id(b"null both")], 4)
+        },
+        Rec {
+            key: None,
+            value: None,
+            ..plain(vec![id(b"null both")], 5)
+        },
+        Rec {
+            key: Some(vec![]),
+            value: Some(vec![]),
+            ..plain(vec![id(b"empty both")], 6)
+        },
         plain(vec![id(&[0, 159, 146, 150, 255, 0])], 7),
         plain(vec![id(&[0, 159, 146, 150, 255, 0])], 8),
         plain(vec![id(&[0, 159, 146, 150, 255])], 9),
         // Repeated: the last counts.
         plain(vec![id(b"first"), id(b"a")], 10),
         plain(vec![id(b"a"), id(b"second")], 11),
-        plain(vec![("x".to_owned(), Some(b"1".to_vec())), id(b"c"), ("x".to_owned(), None), ("x".to_owned(), Some(vec![])), ("x".to_owned(), Some(b"1".to_vec()))], 12),
-        plain(vec![("".to_owned(), Some(b"no name".to_vec())), id(b"d")], 13),
+        plain(
+            vec![
+                ("x".to_owned(), Some(b"1".to_vec())),
+                id(b"c"),
+                ("x".to_owned(), None),
+                ("x".to_owned(), Some(vec![])),
+                ("x".to_owned(), Some(b"1".to_vec())),
+            ],
+            12,
+        ),
+        plain(
+            vec![("".to_owned(), Some(b"no name".to_vec())), id(b"d")],
+            13,
+        ),
         // Without an id: forwarded, every time.
         plain(vec![], 14),
         plain(vec![], 14),
@@ -58,7 +91,10 @@ fn null_and_empty_and_binary_and_repeated_parts_come_through_unchanged() {
         plain(vec![("Message-Id".to_owned(), Some(b"a".to_vec()))], 18),
         plain(vec![id(&[b'x'; 10_000])], 19),
         plain(vec![id(&[b'x'; 10_000])], 20),
-        Rec { value: Some(vec![7; 900_000]), ..plain(vec![id(b"large")], 21) },
+        Rec {
+            value: Some(vec![7; 900_000]),
+            ..plain(vec![id(b"large")], 21)
+        },
     ];
     produce(&deployment.input, 0, &records);
     records.reverse();
@@ -67,12 +103,19 @@ fn null_and_empty_and_binary_and_repeated_parts_come_through_unchanged() {
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| {
         let forwarded = by_header(input);
-        assert!(forwarded.len() >= 17 && forwarded.len() < input.len(), "the input means something");
+        assert!(
+            forwarded.len() >= 17 && forwarded.len() < input.len(),
+            "the input means something"
+        );
         forwarded
     });
     let sums = ["forwarded", "duplicate", "rejected", "dropped"]
         .map(|verdict| instance.metric(&format!("kafka_dedup_records_{verdict}_total")));
-    assert_eq!(sums.iter().sum::<f64>(), 46.0, "every record has one verdict: {sums:?}");
+    assert_eq!(
+        sums.iter().sum::<f64>(),
+        46.0,
+        "every record has one verdict: {sums:?}"
+    );
     assert_eq!(instance.metric("kafka_dedup_records_received_total"), 46.0);
     assert!(instance.terminate().success());
 }
@@ -84,9 +127,13 @@ fn every_compression_and_aborted_transactions_upstream() {
     let mut dice = Dice(7);
     for (round, codec) in ["gzip", "snappy", "lz4", "zstd", "none"].iter().enumerate() {
         let transactional = unique("upstream");
-        let producer =
-            producer(&[("compression.type", codec), ("transactional.id", &transactional)]);
-        producer.init_transactions(Duration::from_secs(20)).expect("initialised");
+        let producer = producer(&[
+            ("compression.type", codec),
+            ("transactional.id", &transactional),
+        ]);
+        producer
+            .init_transactions(Duration::from_secs(20))
+            .expect("initialised");
         for commit in [true, false, true] {
             producer.begin_transaction().expect("begun");
             for n in 0..200 {
@@ -96,9 +143,13 @@ fn every_compression_and_aborted_transactions_upstream() {
             }
             flush(&producer);
             if commit {
-                producer.commit_transaction(Duration::from_secs(20)).expect("committed");
+                producer
+                    .commit_transaction(Duration::from_secs(20))
+                    .expect("committed");
             } else {
-                producer.abort_transaction(Duration::from_secs(20)).expect("aborted");
+                producer
+                    .abort_transaction(Duration::from_secs(20))
+                    .expect("aborted");
             }
         }
     }
@@ -115,8 +166,16 @@ fn every_compression_and_aborted_transactions_upstream() {
 fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     let input = unique("edge");
     // A topic that takes any timestamp; by default Kafka 4 refuses those more than an hour ahead.
-    create_topic(&input, 1, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
-    let deployment = Deployment::on(input, 1, "window: {time: 10s}\ntransaction: {interval: 20ms}\n");
+    create_topic(
+        &input,
+        1,
+        &[("message.timestamp.after.max.ms", "9223372036854775807")],
+    );
+    let deployment = Deployment::on(
+        input,
+        1,
+        "window: {time: 10s}\ntransaction: {interval: 20ms}\n",
+    );
     let t = now_ms() - 3_600_000;
     let at = |id: &str, offset: i64| Rec::with_id(id, t + offset);
     let mut records = vec![
@@ -143,9 +202,7 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     produce(&deployment.input, 0, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
-    deployment.assert_output(|_, input| {
-        expect_forwarded(Limits::time(10_000), input, header_id)
-    });
+    deployment.assert_output(|_, input| expect_forwarded(Limits::time(10_000), input, header_id));
     // A restart knows the window from the journal alone.
     assert!(instance.terminate().success());
     std::fs::remove_dir_all(&instance.store).ok();
@@ -155,7 +212,10 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     deployment.wait_until_caught_up(Duration::from_secs(60));
     let output = read_partition(&deployment.output, 0);
     assert_eq!(
-        output.iter().filter(|(_, r)| r.timestamp == t + 4 * DAY_MS).count(),
+        output
+            .iter()
+            .filter(|(_, r)| r.timestamp == t + 4 * DAY_MS)
+            .count(),
         1,
         "a record far ahead of the clock is forwarded, once"
     );
@@ -170,15 +230,37 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
 #[test]
 fn a_window_by_count_and_refresh() {
     for (extra, limits) in [
-        ("window: {ids: 50}\n", Limits { ids: Some(50), ..Limits::unlimited() }),
-        ("window: {ids: 50, refresh: true}\n", Limits { ids: Some(50), refresh: true, ..Limits::unlimited() }),
-        ("window: {ids: 80, time: 2s, refresh: true}\n", Limits { ids: Some(80), time_ms: Some(2000), refresh: true, ..Limits::unlimited() }),
+        (
+            "window: {ids: 50}\n",
+            Limits {
+                ids: Some(50),
+                ..Limits::unlimited()
+            },
+        ),
+        (
+            "window: {ids: 50, refresh: true}\n",
+            Limits {
+                ids: Some(50),
+                refresh: true,
+                ..Limits::unlimited()
+            },
+        ),
+        (
+            "window: {ids: 80, time: 2s, refresh: true}\n",
+            Limits {
+                ids: Some(80),
+                time_ms: Some(2000),
+                refresh: true,
+                ..Limits::unlimited()
+            },
+        ),
     ] {
         let deployment = Deployment::new("count", 1, extra);
         let mut dice = Dice(3);
         let t = now_ms() - 3_600_000;
-        let records: Vec<Rec> =
-            (0..1500).map(|n| Rec::with_id(dice.roll(120).to_string(), t + n * 17)).collect();
+        let records: Vec<Rec> = (0..1500)
+            .map(|n| Rec::with_id(dice.roll(120).to_string(), t + n * 17))
+            .collect();
         produce(&deployment.input, 0, &records[..700]);
         let mut instance = deployment.start("one");
         deployment.wait_until_caught_up(Duration::from_secs(60));
@@ -188,7 +270,10 @@ fn a_window_by_count_and_refresh() {
         deployment.wait_until_caught_up(Duration::from_secs(60));
         deployment.assert_output(|_, input| {
             let forwarded = expect_forwarded(limits, input, header_id);
-            assert!(forwarded.len() > 150, "{extra}: ids are forgotten and come again");
+            assert!(
+                forwarded.len() > 150,
+                "{extra}: ids are forgotten and come again"
+            );
             forwarded
         });
         assert!(instance.terminate().success());
@@ -199,7 +284,11 @@ fn a_window_by_count_and_refresh() {
 fn ids_from_key_value_json_csv_and_several_places() {
     let csv = |record: &Rec| {
         let value = String::from_utf8(record.value.clone()?).ok()?;
-        value.split(',').nth(7).filter(|id| !id.is_empty()).map(|id| id.as_bytes().to_vec())
+        value
+            .split(',')
+            .nth(7)
+            .filter(|id| !id.is_empty())
+            .map(|id| id.as_bytes().to_vec())
     };
     let json = |record: &Rec| {
         let value: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
@@ -209,15 +298,78 @@ fn ids_from_key_value_json_csv_and_several_places() {
         let (a, b) = (record.header("ce-source")?, record.header("ce-id")?);
         Some([a, &[0xff], b].concat())
     };
-    type Source<'a> = (&'a str, Box<dyn Fn(u64) -> Rec>, Box<dyn Fn(&Rec) -> Option<Vec<u8>>>);
+    type Source<'a> = (
+        &'a str,
+        Box<dyn Fn(u64) -> Rec>,
+        Box<dyn Fn(&Rec) -> Option<Vec<u8>>>,
+    );
     let t = now_ms() - 3_600_000;
     let base = move |n: u64| Rec::with_id("unused", t + i64::try_from(n % 1000).expect("small"));
     let sources: Vec<Source<'_>> = vec![
-        ("key", Box::new(move |n| Rec { key: Some(n.to_string().into_bytes()), ..base(n) }), Box::new(|r| r.key.clone())),
-        ("value", Box::new(move |n| Rec { value: Some(n.to_string().into_bytes()), ..base(n) }), Box::new(|r| r.value.clone())),
-        ("{json: /event/id}", Box::new(move |n| Rec { value: Some(if n % 17 == 0 { b"{not json".to_vec() } else { format!("{{\"event\": {{\"id\": \"{n}\", \"x\": [1, {{}}]}}, \"at\": {t}}}").into_bytes() }), ..base(n) }), Box::new(json)),
-        ("{csv: {column: 8}}", Box::new(move |n| Rec { value: Some(format!("1522846456703,101,31,1927624662,Normal,37.31,-94.31,-{n}").into_bytes()), ..base(n) }), Box::new(csv)),
-        ("{all: [{header: ce-source}, {header: ce-id}]}", Box::new(move |n| Rec { headers: vec![("ce-source".to_owned(), Some(vec![b'a'; usize::try_from(n % 3).expect("small") + 1])), ("ce-id".to_owned(), Some(format!("{}{}", "a".repeat(usize::try_from(n % 2).expect("small")), n / 6).into_bytes()))], ..base(n) }), Box::new(all)),
+        (
+            "key",
+            Box::new(move |n| Rec {
+                key: Some(n.to_string().into_bytes()),
+                ..base(n)
+            }),
+            Box::new(|r| r.key.clone()),
+        ),
+        (
+            "value",
+            Box::new(move |n| Rec {
+                value: Some(n.to_string().into_bytes()),
+                ..base(n)
+            }),
+            Box::new(|r| r.value.clone()),
+        ),
+        (
+            "{json: /event/id}",
+            Box::new(move |n| Rec {
+                value: Some(if n % 17 == 0 {
+                    b"{not json".to_vec()
+                } else {
+                    format!("{{\"event\": {{\"id\": \"{n}\", \"x\": [1, {{}}]}}, \"at\": {t}}}")
+                        .into_bytes()
+                }),
+                ..base(n)
+            }),
+            Box::new(json),
+        ),
+        (
+            "{csv: {column: 8}}",
+            Box::new(move |n| Rec {
+                value: Some(
+                    format!("1522846456703,101,31,1927624662,Normal,37.31,-94.31,-{n}")
+                        .into_bytes(),
+                ),
+                ..base(n)
+            }),
+            Box::new(csv),
+        ),
+        (
+            "{all: [{header: ce-source}, {header: ce-id}]}",
+            Box::new(move |n| Rec {
+                headers: vec![
+                    (
+                        "ce-source".to_owned(),
+                        Some(vec![b'a'; usize::try_from(n % 3).expect("small") + 1]),
+                    ),
+                    (
+                        "ce-id".to_owned(),
+                        Some(
+                            format!(
+                                "{}{}",
+                                "a".repeat(usize::try_from(n % 2).expect("small")),
+                                n / 6
+                            )
+                            .into_bytes(),
+                        ),
+                    ),
+                ],
+                ..base(n)
+            }),
+            Box::new(all),
+        ),
     ];
     for (source, record, id) in sources {
         let deployment = Deployment::new("source", 1, &format!("id: {{from: {source}}}\n"));
@@ -226,9 +378,8 @@ fn ids_from_key_value_json_csv_and_several_places() {
         produce(&deployment.input, 0, &records);
         let mut instance = deployment.start("one");
         deployment.wait_until_caught_up(Duration::from_secs(60));
-        deployment.assert_output(|_, input| {
-            expect_forwarded(Limits::time(DAY_MS), input, |r| id(r))
-        });
+        deployment
+            .assert_output(|_, input| expect_forwarded(Limits::time(DAY_MS), input, |r| id(r)));
         assert!(instance.terminate().success());
     }
 }

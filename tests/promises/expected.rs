@@ -15,11 +15,18 @@ pub struct Limits {
 
 impl Limits {
     pub fn unlimited() -> Self {
-        Self { time_ms: None, ids: None, refresh: false }
+        Self {
+            time_ms: None,
+            ids: None,
+            refresh: false,
+        }
     }
 
     pub fn time(time_ms: i64) -> Self {
-        Self { time_ms: Some(time_ms), ..Self::unlimited() }
+        Self {
+            time_ms: Some(time_ms),
+            ..Self::unlimited()
+        }
     }
 }
 

@@ -33,7 +33,11 @@ pub fn bootstrap() -> String {
 /// A name that no other test of this run uses.
 pub fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// A record as it is compared: everything but its offset.
@@ -47,7 +51,12 @@ pub struct Rec {
 
 impl Rec {
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().rev().find(|(key, _)| key == name)?.1.as_deref()
+        self.headers
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)?
+            .1
+            .as_deref()
     }
 
     /// A record with a message-id header.
@@ -62,7 +71,9 @@ impl Rec {
 }
 
 pub fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a clock");
     i64::try_from(since.as_millis()).expect("a date")
 }
 
@@ -83,7 +94,9 @@ pub fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) {
     }
     let outcome = futures_executor::block_on(admin().create_topics([&topic], &AdminOptions::new()))
         .expect("an answer");
-    outcome.into_iter().for_each(|topic| drop(topic.expect("the topic")));
+    outcome
+        .into_iter()
+        .for_each(|topic| drop(topic.expect("the topic")));
     wait_for("the topic's leaders", Duration::from_secs(20), || {
         partitions_of(name) == Some(usize::try_from(partitions).expect("a count"))
     });
@@ -94,22 +107,39 @@ pub fn add_partitions(name: &str, total: usize) {
     let outcome =
         futures_executor::block_on(admin().create_partitions([&grown], &AdminOptions::new()))
             .expect("an answer");
-    outcome.into_iter().for_each(|topic| drop(topic.expect("more partitions")));
+    outcome
+        .into_iter()
+        .for_each(|topic| drop(topic.expect("more partitions")));
 }
 
 pub fn delete_topic(name: &str) {
     let outcome = futures_executor::block_on(admin().delete_topics(&[name], &AdminOptions::new()))
         .expect("an answer");
-    outcome.into_iter().for_each(|topic| drop(topic.expect("deleted")));
-    wait_for("the topic to go", Duration::from_secs(20), || partitions_of(name).is_none());
+    outcome
+        .into_iter()
+        .for_each(|topic| drop(topic.expect("deleted")));
+    wait_for("the topic to go", Duration::from_secs(20), || {
+        partitions_of(name).is_none()
+    });
 }
 
 /// Partitions that have a leader; `None` where there is no such topic.
 pub fn partitions_of(name: &str) -> Option<usize> {
     let consumer: BaseConsumer = client().create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).expect("metadata");
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name)?;
-    Some(topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
+    let metadata = consumer
+        .fetch_metadata(None, Duration::from_secs(10))
+        .expect("metadata");
+    let topic = metadata
+        .topics()
+        .iter()
+        .find(|topic| topic.name() == name)?;
+    Some(
+        topic
+            .partitions()
+            .iter()
+            .filter(|partition| partition.leader() >= 0)
+            .count(),
+    )
 }
 
 /// A test's input is what it says it is: a record that the broker refuses ends the test.
@@ -140,17 +170,24 @@ pub fn flush(producer: &Client) {
 /// A plain producer.
 pub fn producer(extra: &[(&str, &str)]) -> Client {
     let mut config = client();
-    config.set("linger.ms", "5").set("message.timeout.ms", "30000");
+    config
+        .set("linger.ms", "5")
+        .set("message.timeout.ms", "30000");
     for (key, value) in extra {
         config.set(*key, *value);
     }
-    config.create_with_context(Strict(std::sync::Mutex::default())).expect("a producer")
+    config
+        .create_with_context(Strict(std::sync::Mutex::default()))
+        .expect("a producer")
 }
 
 pub fn send(producer: &Client, topic: &str, partition: i32, record: &Rec) {
     let mut headers = OwnedHeaders::new();
     for (key, value) in &record.headers {
-        headers = headers.insert(Header { key, value: value.as_ref() });
+        headers = headers.insert(Header {
+            key,
+            value: value.as_ref(),
+        });
     }
     let mut message = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
     message.key = record.key.as_deref();
@@ -182,8 +219,10 @@ pub fn produce(topic: &str, partition: i32, records: &[Rec]) {
 }
 
 fn watermarks(topic: &str, partition: i32, isolation: &str) -> (i64, i64) {
-    let consumer: BaseConsumer =
-        client().set("isolation.level", isolation).create().expect("a consumer");
+    let consumer: BaseConsumer = client()
+        .set("isolation.level", isolation)
+        .create()
+        .expect("a consumer");
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)) {
@@ -206,7 +245,9 @@ pub fn nothing_hangs(topic: &str, partition: i32) -> bool {
 
 /// All committed records of a partition with their offsets, up to its end at the time of the call.
 pub fn read_partition(topic: &str, partition: i32) -> Vec<(i64, Rec)> {
-    wait_for("open transactions to end", Duration::from_secs(60), || nothing_hangs(topic, partition));
+    wait_for("open transactions to end", Duration::from_secs(60), || {
+        nothing_hangs(topic, partition)
+    });
     let (low, high) = watermarks(topic, partition, "read_uncommitted");
     let consumer: BaseConsumer = client()
         .set("group.id", unique("reader"))
@@ -216,7 +257,8 @@ pub fn read_partition(topic: &str, partition: i32) -> Vec<(i64, Rec)> {
         .create()
         .expect("a consumer");
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
+    list.add_partition_offset(topic, partition, Offset::Offset(low))
+        .expect("an offset");
     consumer.assign(&list).expect("assigned");
     let mut records = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -225,8 +267,13 @@ pub fn read_partition(topic: &str, partition: i32) -> Vec<(i64, Rec)> {
         if low >= high || matches!(position, Offset::Offset(position) if position >= high) {
             return records;
         }
-        assert!(Instant::now() < deadline, "{topic}-{partition} was not read to its end");
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        assert!(
+            Instant::now() < deadline,
+            "{topic}-{partition} was not read to its end"
+        );
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else {
+            continue;
+        };
         let message = message.expect("a record");
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             headers
@@ -253,7 +300,9 @@ pub fn committed(group: &str, topic: &str, partition: i32) -> Option<i64> {
         .expect("a consumer");
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
-    let list = consumer.committed_offsets(list, Duration::from_secs(5)).ok()?;
+    let list = consumer
+        .committed_offsets(list, Duration::from_secs(5))
+        .ok()?;
     match list.elements().first()?.offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
@@ -304,7 +353,10 @@ impl Deployment {
             consumer_properties: vec![
                 ("session.timeout.ms".to_owned(), "2000".to_owned()),
                 ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
-                ("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned()),
+                (
+                    "topic.metadata.refresh.interval.ms".to_owned(),
+                    "1000".to_owned(),
+                ),
             ],
         }
     }
@@ -315,11 +367,20 @@ impl Deployment {
 
     fn config(&self, instance: &str, http: u16, admin: u16, store: &Path) -> PathBuf {
         let mut text = String::new();
-        let _ = writeln!(text, "kafka:\n  bootstrap_servers: {}\n  group_id: {}\n  instance_id: {instance}\n  consumer_properties:", bootstrap(), self.group);
+        let _ = writeln!(
+            text,
+            "kafka:\n  bootstrap_servers: {}\n  group_id: {}\n  instance_id: {instance}\n  consumer_properties:",
+            bootstrap(),
+            self.group
+        );
         for (key, value) in &self.consumer_properties {
             let _ = writeln!(text, "    {key}: \"{value}\"");
         }
-        let _ = writeln!(text, "store: {{path: {}}}\nhttp: {{listen: \"127.0.0.1:{http}\", admin: \"127.0.0.1:{admin}\"}}", store.display());
+        let _ = writeln!(
+            text,
+            "store: {{path: {}}}\nhttp: {{listen: \"127.0.0.1:{http}\", admin: \"127.0.0.1:{admin}\"}}",
+            store.display()
+        );
         if !self.extra.contains("input:") {
             let _ = writeln!(text, "input: {{topics: [\"{}\"]}}", self.input);
         }
@@ -343,8 +404,10 @@ impl Deployment {
         let config = self.config(instance, http, admin, &store);
         let log = self.dir.path().join(format!("{instance}-{http}.log"));
         let file = fs::File::create(&log).expect("a log file");
-        let points: Vec<String> =
-            failpoints.iter().map(|(point, action)| format!("{point}={action}")).collect();
+        let points: Vec<String> = failpoints
+            .iter()
+            .map(|(point, action)| format!("{point}={action}"))
+            .collect();
         let child = Command::new(env!("CARGO_BIN_EXE_kafka-dedup"))
             .args(["run", "-c"])
             .arg(&config)
@@ -353,16 +416,28 @@ impl Deployment {
             .stderr(file)
             .spawn()
             .expect("the service starts");
-        Instance { child, http, log, store }
+        Instance {
+            child,
+            http,
+            log,
+            store,
+        }
     }
 
     /// Waits until the group has committed all that the input holds now.
     pub fn wait_until_caught_up(&self, patience: Duration) {
         for partition in 0..self.partitions {
-            let Some((last, _)) = read_partition(&self.input, partition).pop() else { continue };
-            wait_for(&format!("{}-{partition} to be read to {last}", self.input), patience, || {
-                committed(&self.group, &self.input, partition).is_some_and(|offset| offset > last)
-            });
+            let Some((last, _)) = read_partition(&self.input, partition).pop() else {
+                continue;
+            };
+            wait_for(
+                &format!("{}-{partition} to be read to {last}", self.input),
+                patience,
+                || {
+                    committed(&self.group, &self.input, partition)
+                        .is_some_and(|offset| offset > last)
+                },
+            );
         }
     }
 
@@ -372,16 +447,28 @@ impl Deployment {
         for partition in 0..self.partitions {
             let input = read_partition(&self.input, partition);
             let want = expected(partition, &input);
-            let got: Vec<Rec> =
-                read_partition(&self.output, partition).into_iter().map(|(_, record)| record).collect();
+            let got: Vec<Rec> = read_partition(&self.output, partition)
+                .into_iter()
+                .map(|(_, record)| record)
+                .collect();
             let differs = want.iter().zip(&got).position(|(want, got)| want != got);
             if let Some(index) = differs {
                 panic!(
                     "{}-{partition}: record {index} differs\nwant {:?}\ngot  {:?}\n({} wanted, {} got)",
-                    self.output, want[index], got[index], want.len(), got.len()
+                    self.output,
+                    want[index],
+                    got[index],
+                    want.len(),
+                    got.len()
                 );
             }
-            assert_eq!(got.len(), want.len(), "{}-{partition}: count of {} input records", self.output, input.len());
+            assert_eq!(
+                got.len(),
+                want.len(),
+                "{}-{partition}: count of {} input records",
+                self.output,
+                input.len()
+            );
         }
     }
 }
@@ -426,7 +513,11 @@ impl Instance {
             if let Some(status) = self.child.try_wait().expect("its state") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "still running after {patience:?}:\n{}", self.log_tail());
+            assert!(
+                Instant::now() < deadline,
+                "still running after {patience:?}:\n{}",
+                self.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -446,9 +537,15 @@ impl Instance {
     }
 
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(5))).build().into();
-        let mut response = agent.get(format!("http://127.0.0.1:{}{path}", self.http)).call().ok()?;
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build()
+            .into();
+        let mut response = agent
+            .get(format!("http://127.0.0.1:{}{path}", self.http))
+            .call()
+            .ok()?;
         let status = response.status().as_u16();
         Some((status, response.body_mut().read_to_string().ok()?))
     }
@@ -461,7 +558,12 @@ impl Instance {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.is_ready() {
             assert!(!self.has_ended(), "it ended:\n{}", self.log_tail());
-            assert!(Instant::now() < deadline, "not ready: {:?}\n{}", self.get("/readyz?verbose"), self.log_tail());
+            assert!(
+                Instant::now() < deadline,
+                "not ready: {:?}\n{}",
+                self.get("/readyz?verbose"),
+                self.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -470,7 +572,10 @@ impl Instance {
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics").expect("metrics");
         text.lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
@@ -502,7 +607,10 @@ impl Dice {
 pub fn set_topic_config(topic: &str, key: &str, value: &str) {
     use rdkafka::admin::{AlterConfig, ResourceSpecifier};
     let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
-    let outcome = futures_executor::block_on(admin().alter_configs([&change], &AdminOptions::new()))
-        .expect("an answer");
-    outcome.into_iter().for_each(|resource| drop(resource.expect("changed")));
+    let outcome =
+        futures_executor::block_on(admin().alter_configs([&change], &AdminOptions::new()))
+            .expect("an answer");
+    outcome
+        .into_iter()
+        .for_each(|resource| drop(resource.expect("changed")));
 }

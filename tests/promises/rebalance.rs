@@ -9,9 +9,10 @@ use crate::harness::{Deployment, wait_for};
 fn scale(assignor: &str) {
     let mut deployment =
         Deployment::new("scale", 4, "transaction: {interval: 30ms, timeout: 10s}\n");
-    deployment
-        .consumer_properties
-        .push(("partition.assignment.strategy".to_owned(), assignor.to_owned()));
+    deployment.consumer_properties.push((
+        "partition.assignment.strategy".to_owned(),
+        assignor.to_owned(),
+    ));
     let stream = Stream::start(&deployment.input, 4, 21);
     let mut instances = vec![deployment.start("m0")];
     instances[0].wait_until_ready();
@@ -30,7 +31,9 @@ fn scale(assignor: &str) {
             .iter()
             .map(|instance| {
                 let (_, text) = instance.get("/metrics").expect("metrics");
-                text.lines().filter(|line| line.starts_with("kafka_dedup_partition_active{")).count()
+                text.lines()
+                    .filter(|line| line.starts_with("kafka_dedup_partition_active{"))
+                    .count()
             })
             .collect();
         owned.iter().sum::<usize>() == 4 && owned.contains(&0)
@@ -67,10 +70,18 @@ fn frozen_past_its_session_then_thawed() {
     let mut second = deployment.start("second");
     second.wait_until_ready();
     for round in 0..rounds(4) {
-        let (frozen, other) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        let (frozen, other) = if round % 2 == 0 {
+            (&first, &second)
+        } else {
+            (&second, &first)
+        };
         let before = other.metric("kafka_dedup_records_received_total");
         frozen.freeze();
-        std::thread::sleep(Duration::from_millis(if round % 2 == 0 { 2500 } else { 6500 }));
+        std::thread::sleep(Duration::from_millis(if round % 2 == 0 {
+            2500
+        } else {
+            6500
+        }));
         // What the frozen one left open holds its partitions up until the transaction time-out.
         wait_for("the other to take over", Duration::from_secs(20), || {
             other.metric("kafka_dedup_records_received_total") > before + 500.0
@@ -83,7 +94,12 @@ fn frozen_past_its_session_then_thawed() {
     let mut alive = 0;
     for instance in [&mut first, &mut second] {
         if instance.has_ended() {
-            assert_eq!(instance.wait(Duration::ZERO).code(), Some(75), "{}", instance.log_tail());
+            assert_eq!(
+                instance.wait(Duration::ZERO).code(),
+                Some(75),
+                "{}",
+                instance.log_tail()
+            );
         } else {
             alive += 1;
         }
@@ -100,13 +116,27 @@ fn two_processes_with_the_same_instance_id() {
     let mut first = deployment.start("twin");
     first.wait_until_ready();
     let mut second = deployment.start("twin");
-    wait_for("one of the twins to give up", Duration::from_secs(60), || {
-        first.has_ended() || second.has_ended()
-    });
-    let (loser, winner) =
-        if first.has_ended() { (&mut first, &mut second) } else { (&mut second, &mut first) };
-    assert_eq!(loser.wait(Duration::ZERO).code(), Some(75), "{}", loser.log_tail());
-    assert!(loser.log_text().contains("kafka.instance_id"), "{}", loser.log_tail());
+    wait_for(
+        "one of the twins to give up",
+        Duration::from_secs(60),
+        || first.has_ended() || second.has_ended(),
+    );
+    let (loser, winner) = if first.has_ended() {
+        (&mut first, &mut second)
+    } else {
+        (&mut second, &mut first)
+    };
+    assert_eq!(
+        loser.wait(Duration::ZERO).code(),
+        Some(75),
+        "{}",
+        loser.log_tail()
+    );
+    assert!(
+        loser.log_text().contains("kafka.instance_id"),
+        "{}",
+        loser.log_tail()
+    );
     stream.finish();
     deployment.wait_until_caught_up(Duration::from_secs(90));
     deployment.assert_output(|_, input| by_header(input));

@@ -14,7 +14,13 @@ fn a_pattern_takes_new_topics_and_never_its_own() {
     let prefix = unique("fleet");
     let first = format!("{prefix}-a");
     create_topic(&first, 1, &[]);
-    let deployment = Deployment::on(first.clone(), 1, &format!("input: {{topics: [\"^{prefix}.*\"]}}\nduplicates: {{topic: \"{{topic}}_dup\"}}\n"));
+    let deployment = Deployment::on(
+        first.clone(),
+        1,
+        &format!(
+            "input: {{topics: [\"^{prefix}.*\"]}}\nduplicates: {{topic: \"{{topic}}_dup\"}}\n"
+        ),
+    );
     let group = deployment.group.clone();
     let t = now_ms() - 1000;
     let twice = [Rec::with_id("x", t), Rec::with_id("x", t)];
@@ -29,12 +35,19 @@ fn a_pattern_takes_new_topics_and_never_its_own() {
     });
     std::thread::sleep(Duration::from_secs(3));
     for (topic, partition) in [(&first, 0), (&second, 1)] {
-        assert_eq!(read_partition(&format!("{topic}_dedup"), partition).len(), 1);
+        assert_eq!(
+            read_partition(&format!("{topic}_dedup"), partition).len(),
+            1
+        );
         assert_eq!(read_partition(&format!("{topic}_dup"), partition).len(), 1);
     }
     assert_eq!(partitions_of(&format!("{second}_dedup")), Some(2));
     for own in ["_dedup", "_dup", &format!("-{group}-seen")] {
-        assert_eq!(partitions_of(&format!("{first}{own}_dedup")), None, "{own} is not input");
+        assert_eq!(
+            partitions_of(&format!("{first}{own}_dedup")),
+            None,
+            "{own} is not input"
+        );
     }
     assert!(instance.terminate().success());
 }
@@ -48,12 +61,20 @@ fn new_partitions_appear_while_it_runs_and_while_it_does_not() {
     deployment.wait_until_caught_up(Duration::from_secs(60));
     add_partitions(&deployment.input, 3);
     deployment.partitions = 3;
-    produce(&deployment.input, 2, &[Rec::with_id("x", t), Rec::with_id("x", t)]);
+    produce(
+        &deployment.input,
+        2,
+        &[Rec::with_id("x", t), Rec::with_id("x", t)],
+    );
     deployment.wait_until_caught_up(Duration::from_secs(60));
     assert!(instance.terminate().success());
     add_partitions(&deployment.input, 5);
     deployment.partitions = 5;
-    produce(&deployment.input, 4, &[Rec::with_id("y", t), Rec::with_id("y", t)]);
+    produce(
+        &deployment.input,
+        4,
+        &[Rec::with_id("y", t), Rec::with_id("y", t)],
+    );
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| by_header(input));
@@ -69,7 +90,11 @@ fn contradictions_end_with_78_and_a_sentence() {
         let status = instance.wait(Duration::from_secs(60));
         assert_eq!(status.code(), Some(78), "{}", instance.log_tail());
         for word in words {
-            assert!(instance.log_text().contains(word), "{word}:\n{}", instance.log_tail());
+            assert!(
+                instance.log_text().contains(word),
+                "{word}:\n{}",
+                instance.log_tail()
+            );
         }
     };
     let deployment = Deployment::new("few-outputs", 4, "");
@@ -85,7 +110,10 @@ fn contradictions_end_with_78_and_a_sentence() {
 
     let deployment = Deployment::new("start-fail", 1, "");
     let deployment = Deployment {
-        extra: format!("input: {{topics: [\"{}\"], start: fail}}\n", deployment.input),
+        extra: format!(
+            "input: {{topics: [\"{}\"], start: fail}}\n",
+            deployment.input
+        ),
         ..deployment
     };
     ends(&deployment, &["input.start"]);
@@ -105,11 +133,17 @@ fn it_waits_for_a_topic_that_is_not_there_yet() {
     let deployment = Deployment::on(unique("later"), 1, "");
     let mut instance = deployment.start("one");
     wait_for("the reason on /readyz", Duration::from_secs(30), || {
-        instance.get("/readyz?verbose").is_some_and(|(status, text)| status == 503 && text.contains(&deployment.input))
+        instance
+            .get("/readyz?verbose")
+            .is_some_and(|(status, text)| status == 503 && text.contains(&deployment.input))
     });
     assert_eq!(instance.get("/livez").expect("an answer").0, 200);
     create_topic(&deployment.input, 1, &[]);
-    produce(&deployment.input, 0, &[Rec::with_id("x", now_ms()), Rec::with_id("x", now_ms())]);
+    produce(
+        &deployment.input,
+        0,
+        &[Rec::with_id("x", now_ms()), Rec::with_id("x", now_ms())],
+    );
     instance.wait_until_ready();
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| by_header(input));
@@ -120,7 +154,10 @@ fn it_waits_for_a_topic_that_is_not_there_yet() {
 fn start_latest_skips_what_was_there_and_nothing_that_comes_while_it_restarts() {
     let deployment = Deployment::new("latest", 1, "");
     let deployment = Deployment {
-        extra: format!("input: {{topics: [\"{}\"], start: latest}}\n", deployment.input),
+        extra: format!(
+            "input: {{topics: [\"{}\"], start: latest}}\n",
+            deployment.input
+        ),
         ..deployment
     };
     let t = now_ms() - 1000;
@@ -131,7 +168,11 @@ fn start_latest_skips_what_was_there_and_nothing_that_comes_while_it_restarts() 
         crate::harness::committed(&deployment.group, &deployment.input, 0) == Some(1)
     });
     instance.terminate();
-    produce(&deployment.input, 0, &[Rec::with_id("new", t), Rec::with_id("new", t)]);
+    produce(
+        &deployment.input,
+        0,
+        &[Rec::with_id("new", t), Rec::with_id("new", t)],
+    );
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| vec![input[1].1.clone()]);
@@ -140,11 +181,16 @@ fn start_latest_skips_what_was_there_and_nothing_that_comes_while_it_restarts() 
 
 #[test]
 fn the_journal_holds_the_window_and_no_more() {
-    let deployment = Deployment::new("trimmed", 1, "window: {time: 2s}\ntransaction: {interval: 50ms}\n");
+    let deployment = Deployment::new(
+        "trimmed",
+        1,
+        "window: {time: 2s}\ntransaction: {interval: 50ms}\n",
+    );
     let stream = Stream::start(&deployment.input, 1, 61);
     let mut instance = deployment.start("one");
     wait_for("the journal to be trimmed", Duration::from_secs(60), || {
-        partitions_of(&deployment.journal()).is_some() && low_watermark(&deployment.journal(), 0) > 20
+        partitions_of(&deployment.journal()).is_some()
+            && low_watermark(&deployment.journal(), 0) > 20
     });
     stream.finish();
     deployment.wait_until_caught_up(Duration::from_secs(60));
@@ -152,12 +198,17 @@ fn the_journal_holds_the_window_and_no_more() {
     // A start from a trimmed journal and an empty disk judges as if it had never stopped.
     std::fs::remove_dir_all(&instance.store).ok();
     let input = read_partition(&deployment.input, 0);
-    let again: Vec<Rec> = input[input.len() - 300..].iter().map(|(_, record)| record.clone()).collect();
+    let again: Vec<Rec> = input[input.len() - 300..]
+        .iter()
+        .map(|(_, record)| record.clone())
+        .collect();
     produce(&deployment.input, 0, &again);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| {
-        crate::expected::expect_forwarded(crate::expected::Limits::time(2_000), input, |r| r.header("message-id").map(<[u8]>::to_vec))
+        crate::expected::expect_forwarded(crate::expected::Limits::time(2_000), input, |r| {
+            r.header("message-id").map(<[u8]>::to_vec)
+        })
     });
     assert!(instance.terminate().success());
 }
