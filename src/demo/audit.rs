@@ -387,7 +387,8 @@ mod tests {
 
     #[test]
     fn a_change_of_any_part_is_found() {
-        let changes: [(&'static str, fn(&mut Record)); 4] = [
+        type Change = (&'static str, fn(&mut Record));
+        let changes: [Change; 4] = [
             ("key", |record| record.key = None),
             ("value", |record| record.value = Some(b"0,,,,,,,c".to_vec())),
             ("headers", |record| record.headers[0].1 = None),

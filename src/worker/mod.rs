@@ -450,14 +450,13 @@ impl Worker {
     }
 
     fn abort_and_rewind(&mut self) -> Result<(), Stop> {
-        let (Some(open), Some(sink)) = (self.open.take(), &self.sink) else {
+        let (Some(_), Some(sink)) = (self.open.take(), &self.sink) else {
             return Ok(());
         };
         // Refusals that were reported meanwhile must not be forgotten with the transaction.
         if let Err(Trouble::Stop(stop)) = commit::drain(sink, &mut self.scopes, Instant::now()) {
             return Err(stop);
         }
-        drop(open);
         if let Err(trouble) = commit::abort(sink, &mut self.scopes, &self.config) {
             return self.resolve(trouble);
         }
