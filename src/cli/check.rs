@@ -1,0 +1,146 @@
+//! `check`: what `run` would do with this configuration, and what stands in its way.
+//!
+//! Reads the file, asks the cluster, creates and changes nothing.
+
+mod around;
+mod permissions;
+mod report;
+
+use std::path::Path;
+
+use crate::config::{self, Config, TopicPattern};
+use crate::exit::Stop;
+use crate::topics::survey::{Survey, survey};
+use crate::topics::{self, Admin, OwnTopics, PrepareError};
+use report::Report;
+
+/// Checks the file at `config_path`, and unless `offline` all that it speaks of.
+///
+/// # Errors
+/// 64 where the file is wrong, 69 where Kafka does not answer within 10 s, 78 where `run` would not
+/// work.
+pub fn run(config_path: &Path, offline: bool) -> Result<(), Stop> {
+    let config = config::load(config_path, config::environment())?;
+    let mut out = Report::to_stdout();
+    out.heading(&format!("config {}", config_path.display()));
+    out.ok("every value is understood; in effect:");
+    out.text(&config.to_yaml_redacted());
+    if offline {
+        out.end("The file is good; nothing else was checked (--offline).");
+        return Ok(());
+    }
+    let admin = Admin::new(&config)?;
+    check_cluster(&mut out, &admin, &config)?;
+    verdict(&mut out)
+}
+
+fn verdict(out: &mut Report) -> Result<(), Stop> {
+    if let Some(first) = out.failures.first() {
+        let count = out.failures.len();
+        let things = if count == 1 {
+            "one thing stands"
+        } else {
+            "several things stand"
+        };
+        return Err(Stop::contradiction(format!(
+            "run would not work, {things} in its way: {first}"
+        )));
+    }
+    let sentence = match out.warnings {
+        0 => "All is well: run would work.".to_owned(),
+        1 => "Run would work; one warning above.".to_owned(),
+        several => format!("Run would work; {several} warnings above."),
+    };
+    out.end(&sentence);
+    Ok(())
+}
+
+fn check_cluster(out: &mut Report, admin: &Admin, config: &Config) -> Result<(), Stop> {
+    let servers = &config.kafka.bootstrap_servers;
+    out.heading(&format!("kafka {servers}"));
+    let listed = topics::list(admin).map_err(|error| {
+        Stop::unreachable(format!(
+            "Kafka cannot be reached at {servers}: {error}. Check kafka.bootstrap_servers, the \
+             network, and security.protocol and sasl.* in kafka.properties"
+        ))
+    })?;
+    let cluster = admin.cluster().map_err(lost)?;
+    let id = cluster.id.as_deref().unwrap_or("of an unknown id");
+    let (count, nodes) = (cluster.nodes.len(), cluster.nodes.join(", "));
+    out.ok(&format!("cluster {id}, {count} nodes: {nodes}"));
+
+    let all: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+    let inputs = OwnTopics::new(config).resolve(&all);
+    report_patterns(out, config, &inputs);
+    let mut surveys = Vec::new();
+    for input in &inputs {
+        out.heading(&format!("input {input}"));
+        if let Some(survey) = go_on(out, survey(admin, config, input))? {
+            let around = around::report(out, admin, config, &survey);
+            go_on(out, around)?;
+            surveys.push(survey);
+        }
+    }
+    report_workers(out, config, &surveys);
+    out.heading("permissions");
+    for survey in &surveys {
+        let permissions = permissions::report_topics(out, admin, config, survey);
+        go_on(out, permissions)?;
+    }
+    permissions::report_absent(out, &surveys, &cluster.permitted);
+    permissions::report_group(out, admin, config);
+    permissions::report_transactions(out, config)
+}
+
+/// What was asked for and matches nothing.
+fn report_patterns(out: &mut Report, config: &Config, inputs: &[String]) {
+    for pattern in &config.input.topics {
+        if inputs.iter().any(|input| pattern.matches(input)) {
+            continue;
+        }
+        match pattern {
+            TopicPattern::Name(name) => out.warn(&format!(
+                "the input topic {name} does not exist, or this user may not Describe it: run \
+                 would wait for it"
+            )),
+            TopicPattern::Regex(regex) => out.warn(&format!(
+                "no topic that this user may Describe matches {regex}: run would wait for one"
+            )),
+        }
+    }
+}
+
+fn report_workers(out: &mut Report, config: &Config, surveys: &[Survey]) {
+    let partitions = surveys
+        .iter()
+        .map(|survey| i64::from(survey.input.partitions))
+        .sum::<i64>();
+    let workers = i64::try_from(config.workers).unwrap_or(i64::MAX);
+    if !surveys.is_empty() && workers > partitions {
+        out.heading("workers");
+        out.warn(&format!(
+            "workers is {workers}, but all inputs together have {partitions} partitions: {} would \
+             be idle",
+            workers - partitions
+        ));
+    }
+}
+
+/// A fault of one topic is reported and the rest is checked; a cluster that went away ends it.
+fn go_on<T>(out: &mut Report, result: Result<T, PrepareError>) -> Result<Option<T>, Stop> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(PrepareError::Stop(stop)) => {
+            out.fail(&stop.sentence);
+            Ok(None)
+        }
+        Err(error @ PrepareError::Retry(_)) => Err(lost(error)),
+    }
+}
+
+fn lost(error: PrepareError) -> Stop {
+    match error {
+        PrepareError::Stop(stop) => stop,
+        PrepareError::Retry(why) => Stop::unreachable(format!("Kafka stopped answering: {why}")),
+    }
+}

@@ -1,0 +1,9 @@
+//! How this program speaks to Kafka: client configurations, their log lines, and the few calls that
+//! librdkafka offers and its Rust wrapper does not.
+//!
+//! [`clients`] decides every client property in one place, [`context`] turns librdkafka's own log
+//! into ours, [`describe`] holds the foreign function calls. Nothing here knows what a duplicate is.
+
+pub mod clients;
+pub mod context;
+pub mod describe;

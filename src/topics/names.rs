@@ -1,0 +1,125 @@
+//! Which topics are inputs, which are the service's own, and what the own ones are called.
+//!
+//! Pure: works on names alone.
+
+use crate::config::{Config, TopicPattern, TopicTemplate};
+
+/// What stands around one input topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    pub output: String,
+    pub duplicates: Option<String>,
+    pub rejected: Option<String>,
+    pub journal: String,
+}
+
+/// The name templates and input patterns of one deployment.
+#[derive(Debug, Clone)]
+pub struct OwnTopics {
+    group: String,
+    inputs: Vec<TopicPattern>,
+    output: TopicTemplate,
+    duplicates: Option<TopicTemplate>,
+    rejected: Option<TopicTemplate>,
+    journal: TopicTemplate,
+}
+
+impl OwnTopics {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            group: config.kafka.group_id.clone(),
+            inputs: config.input.topics.clone(),
+            output: config.output.topic.clone(),
+            duplicates: config.duplicates.topic.clone(),
+            rejected: config.rejected.topic.clone(),
+            journal: config.journal.topic.clone(),
+        }
+    }
+
+    /// The names of the topics around `topic`.
+    pub fn for_input(&self, topic: &str) -> Names {
+        let render = |template: &TopicTemplate| template.render(topic, &self.group);
+        Names {
+            output: render(&self.output),
+            duplicates: self.duplicates.as_ref().map(render),
+            rejected: self.rejected.as_ref().map(render),
+            journal: render(&self.journal),
+        }
+    }
+
+    /// Whether `topic` is what a template makes of any name that an input pattern stands for, be it
+    /// there or not. An input that was configured by its full name is never ours.
+    pub fn is_own(&self, topic: &str) -> bool {
+        if self.is_named(topic) {
+            return false;
+        }
+        let templates = [
+            Some(&self.output),
+            self.duplicates.as_ref(),
+            self.rejected.as_ref(),
+        ];
+        let mut templates = templates.into_iter().flatten().chain([&self.journal]);
+        templates.any(|template| match captured(&template.0, &self.group, topic) {
+            Some(Captured::Name(name)) => self.is_named(name) || self.is_matched(name),
+            Some(Captured::Nothing) => true,
+            None => false,
+        })
+    }
+
+    /// The input topics among all topics, in their order: those configured by name, and those that
+    /// a regular expression matches and that are neither internal (`__...`) nor ours.
+    pub fn resolve<S: AsRef<str>>(&self, all_topics: &[S]) -> Vec<String> {
+        let is_input =
+            |topic: &&str| self.is_named(topic) || (self.is_matched(topic) && !self.is_own(topic));
+        all_topics
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(is_input)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn is_named(&self, topic: &str) -> bool {
+        let named = |pattern: &TopicPattern| matches!(pattern, TopicPattern::Name(n) if n == topic);
+        self.inputs.iter().any(named)
+    }
+
+    fn is_matched(&self, topic: &str) -> bool {
+        let is_regex = |pattern: &&TopicPattern| matches!(pattern, TopicPattern::Regex(_));
+        !topic.starts_with("__")
+            && self
+                .inputs
+                .iter()
+                .filter(is_regex)
+                .any(|pattern| pattern.matches(topic))
+    }
+}
+
+/// What a template says of a name that it may have made.
+enum Captured<'a> {
+    /// It made it of this input topic.
+    Name(&'a str),
+    /// It makes this name whatever the input topic.
+    Nothing,
+}
+
+/// Reads a template backwards; `None` when it cannot have made `name`.
+fn captured<'a>(template: &str, group: &str, name: &'a str) -> Option<Captured<'a>> {
+    let template = template.replace("{group}", group);
+    let parts: Vec<&str> = template.split("{topic}").collect();
+    let captures = parts.len() - 1;
+    if captures == 0 {
+        return (template == name).then_some(Captured::Nothing);
+    }
+    // Every occurrence of {topic} has the same length, so the name's length gives it.
+    let fixed: usize = parts.iter().map(|part| part.len()).sum();
+    let variable = name.len().checked_sub(fixed)?;
+    let length = variable / captures;
+    let topic = name.get(parts[0].len()..parts[0].len() + length)?;
+    (!topic.is_empty() && template.replace("{topic}", topic) == name)
+        .then_some(Captured::Name(topic))
+}
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;
