@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::broker::free_ports;
 use super::jars::last_lines;
+use super::ports::free_ports;
 use super::process;
 use super::watch::GROUP;
 use super::{INPUT, OUTPUT};
