@@ -3,7 +3,7 @@
 //!
 //! The only module that calls librdkafka directly. Questions to the cluster stand in this file; they
 //! block for at most their timeout and a few seconds, and free what they were given. What the client
-//! knows by itself is in [`local`], the plumbing of a request in [`native`].
+//! knows by itself is in `local`, the plumbing of a request in `native`.
 
 #![allow(unsafe_code)]
 
