@@ -34,27 +34,42 @@ pub struct Stop {
 impl Stop {
     /// The environment contradicts the config: status 78.
     pub fn contradiction(sentence: impl Into<String>) -> Self {
-        Self { status: Status::Contradiction, sentence: sentence.into() }
+        Self {
+            status: Status::Contradiction,
+            sentence: sentence.into(),
+        }
     }
 
     /// Fatal here, but a restart helps: status 75.
     pub fn restart(sentence: impl Into<String>) -> Self {
-        Self { status: Status::Restart, sentence: sentence.into() }
+        Self {
+            status: Status::Restart,
+            sentence: sentence.into(),
+        }
     }
 
     /// Kafka cannot be reached: status 69.
     pub fn unreachable(sentence: impl Into<String>) -> Self {
-        Self { status: Status::Unreachable, sentence: sentence.into() }
+        Self {
+            status: Status::Unreachable,
+            sentence: sentence.into(),
+        }
     }
 
     /// Bad usage or config: status 64.
     pub fn usage(sentence: impl Into<String>) -> Self {
-        Self { status: Status::Usage, sentence: sentence.into() }
+        Self {
+            status: Status::Usage,
+            sentence: sentence.into(),
+        }
     }
 
     /// A defect of this program: status 70.
     pub fn internal(sentence: impl Into<String>) -> Self {
-        Self { status: Status::Internal, sentence: sentence.into() }
+        Self {
+            status: Status::Internal,
+            sentence: sentence.into(),
+        }
     }
 }
 
@@ -65,3 +80,14 @@ impl fmt::Display for Stop {
 }
 
 impl std::error::Error for Stop {}
+
+/// Ends the process as `kill -9` does, for fault tests. Not part of a release.
+#[cfg(feature = "failpoints")]
+#[allow(unsafe_code)]
+pub fn die() -> ! {
+    // SAFETY: kill takes two plain integers and touches no memory of ours.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    loop {
+        std::thread::park();
+    }
+}

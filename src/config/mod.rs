@@ -1,6 +1,24 @@
 //! The configuration as the rest of the program sees it: types that cannot hold nonsense.
 //!
-//! A file and the environment become a [`Config`] in [`load`]; nothing here touches Kafka.
+//! A file and the environment become a [`Config`] in [`load()`]; nothing here touches Kafka.
+
+mod fault;
+mod id_source;
+mod interpolate;
+mod keys;
+pub mod load;
+mod overlay;
+mod properties;
+mod render;
+#[cfg(test)]
+mod tests;
+mod topic_names;
+mod tree;
+mod value;
+mod yaml;
+
+pub use fault::Faults;
+pub use load::{environment, from_str, load};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,8 +45,9 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `kafka:` how to reach the cluster, and who we are there.
-#[derive(Debug, Clone, PartialEq)]
+/// `kafka:` how to reach the cluster, and who we are there. `Debug` prints no secret of the
+/// properties.
+#[derive(Clone, PartialEq)]
 pub struct Kafka {
     /// `host:port`, comma separated. Required.
     pub bootstrap_servers: String,
@@ -104,7 +123,10 @@ pub enum IdSource {
     /// RFC 6901 pointer into the value.
     Json(String),
     /// 1-based column of the value, and the delimiter (default `,`).
-    Csv { column: usize, delimiter: u8 },
+    Csv {
+        column: usize,
+        delimiter: u8,
+    },
     /// All of these, none of them itself `All`; at least one.
     All(Vec<IdSource>),
 }
@@ -216,6 +238,14 @@ impl PartialEq for TopicPattern {
 }
 
 impl TopicPattern {
+    /// The pattern as it was configured.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Regex(regex) => regex.as_str(),
+        }
+    }
+
     /// Whether the pattern stands for this topic.
     pub fn matches(&self, topic: &str) -> bool {
         match self {

@@ -22,7 +22,7 @@ use crate::exit::Stop;
 use crate::kafka::clients::{admin_config, group_config, observer_config};
 use crate::kafka::context::Logged;
 use crate::kafka::describe::{
-    self, ClusterDescription, NoAnswer, Permission, TopicAnswer, TopicDescription,
+    self, ClusterDescription, DescribedTopic, NoAnswer, Permission, TopicDescription,
 };
 
 /// One question may take this long.
@@ -130,7 +130,7 @@ impl Admin {
     fn described(
         &self,
         name: &str,
-        found: &[TopicAnswer],
+        found: &[DescribedTopic],
     ) -> Result<Option<TopicDescription>, PrepareError> {
         let answer = found
             .iter()

@@ -1,7 +1,7 @@
 //! The topics around an input topic: which there are, what they are called, whether they fit.
 //!
 //! [`names`] decides what is an input and what is ours, [`admin`] asks and changes the cluster,
-//! [`survey`] gathers what there is, [`plan`] decides what must be done (pure), [`prepare`] does it,
+//! [`survey`] gathers what there is, [`plan`] decides what must be done (pure), [`prepare`](mod@prepare) does it,
 //! [`trim`] keeps the journal as small as the window. Nothing here reads or writes a record.
 
 pub mod admin;

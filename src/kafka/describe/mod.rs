@@ -3,7 +3,7 @@
 //!
 //! The only module that calls librdkafka directly. Questions to the cluster stand in this file; they
 //! block for at most their timeout and a few seconds, and free what they were given. What the client
-//! knows by itself is in [`local`], the plumbing of a request in [`native`].
+//! knows by itself is in `local`, the plumbing of a request in `native`.
 
 #![allow(unsafe_code)]
 
@@ -60,8 +60,8 @@ pub struct TopicDescription {
     pub permitted: Option<BTreeSet<Permission>>,
 }
 
-/// One topic's name and what was answered for it.
-pub type TopicAnswer = (String, Result<TopicDescription, NoAnswer>);
+/// A topic by its name, and what there is to say of it.
+pub type DescribedTopic = (String, Result<TopicDescription, NoAnswer>);
 
 /// The cluster as it describes itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub fn topics<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],
     timeout: Duration,
-) -> Result<Vec<TopicAnswer>, NoAnswer> {
+) -> Result<Vec<DescribedTopic>, NoAnswer> {
     let names = c_strings(names)?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: `pointers` holds as many valid C strings as is said; librdkafka copies them.
@@ -112,7 +112,7 @@ pub fn topics<C: ClientContext>(
 }
 
 /// The private half of [`topics`]: `topic` must be of an event that is alive.
-fn topic_description(topic: *const sys::rd_kafka_TopicDescription_t) -> TopicAnswer {
+fn topic_description(topic: *const sys::rd_kafka_TopicDescription_t) -> DescribedTopic {
     let (mut partition_count, mut permission_count) = (0, 0);
     // SAFETY: `topic` and what it points to belong to an event that the caller keeps alive.
     let (name, error, id, partitions, permitted) = unsafe {

@@ -1,0 +1,74 @@
+//! Logs to standard error, as text for a person or JSON for a collector, and turns panics into log
+//! events.
+
+use std::io::{IsTerminal, stderr};
+use std::panic::{self, PanicHookInfo};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+use crate::exit::Stop;
+
+/// Starts logging for the rest of the process.
+///
+/// # Errors
+/// [`Stop::usage`] when `log.level` is no filter; [`Stop::internal`] when logging was started
+/// before.
+pub fn start(log: &Log) -> Result<(), Stop> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(&log.level)?)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr);
+    match log.format {
+        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    }
+    .map_err(|error| Stop::internal(format!("logging cannot be started: {error}")))?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+fn filter(level: &str) -> Result<EnvFilter, Stop> {
+    EnvFilter::builder().parse(level).map_err(|error| {
+        Stop::usage(format!(
+            "log.level: {level:?} is no log filter ({error}); use error, warn, info, debug, trace, or for instance \"info,rdkafka=debug\""
+        ))
+    })
+}
+
+/// The one place where a panic still knows where it came from.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let what = panic.payload_as_str().unwrap_or("no message");
+    tracing::error!(place, thread, "panic in thread {thread} at {place}: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Status;
+
+    #[test]
+    fn levels_and_filters_are_taken() {
+        for level in ["info", "warn", "info,rdkafka=debug", "off"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_no_filter_is_bad_config() {
+        let stop = filter("info,rdkafka=loud").expect_err("no filter");
+        assert_eq!(stop.status, Status::Usage);
+        assert!(
+            stop.sentence
+                .starts_with("log.level: \"info,rdkafka=loud\""),
+            "{stop}"
+        );
+    }
+}

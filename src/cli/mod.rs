@@ -1,0 +1,180 @@
+//! The command line: flags become a command, the command's end becomes an exit status.
+//!
+//! Whatever ends the process other than success says so in one sentence, which is the last line on
+//! standard error.
+
+pub mod check;
+pub mod logging;
+pub mod run;
+mod signals;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::demo::{self, DemoArgs};
+use crate::exit::{Status, Stop};
+
+const EXAMPLES: &str = "\
+Examples:
+  kafka-dedup demo                      see it work on this machine
+  kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
+  kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
+
+Every key of the file can also be set in the environment:
+  KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS=broker-1:9092 kafka-dedup run -c dedup.yaml
+
+Exit status: 0 done, 64 bad usage or config, 69 Kafka unreachable at start, 70 defect,
+75 a restart helps, 78 the environment contradicts the config.";
+
+/// Removes duplicate messages from Kafka topics exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "kafka-dedup", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Discard duplicates until told to stop
+    Run {
+        /// Configuration file (YAML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check config, brokers, topics and permissions, and say what `run` would do
+    Check {
+        /// Configuration file (YAML)
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Check the file alone, without Kafka
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Show the whole thing on a real broker on this machine
+    Demo(DemoArgs),
+}
+
+/// Runs the command that the arguments name (the first is the program), to its end. Returns a
+/// status of [`Status`]; only a second signal leaves the process from within.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Help that cannot be printed (a closed pipe) leaves nobody to tell.
+            let _ = answer.print();
+            return exit_code(usage_status(&answer));
+        }
+    };
+    // The panic hook has said where; AssertUnwindSafe: nothing is used after it but the status.
+    let ended = catch_unwind(AssertUnwindSafe(|| cli.command.execute()));
+    match ended.unwrap_or_else(|_| Err(Stop::internal(DEFECT))) {
+        Ok(()) => exit_code(Status::Done),
+        Err(stop) => {
+            last_line(&stop);
+            exit_code(stop.status)
+        }
+    }
+}
+
+const DEFECT: &str =
+    "a defect of this program ended it (the panic is logged above); please report it";
+
+impl Command {
+    fn execute(self) -> Result<(), Stop> {
+        match self {
+            Self::Run { config } => run::run(&config),
+            Self::Check { config, offline } => check::run(&config, offline),
+            Self::Demo(arguments) => demo::run(arguments),
+        }
+    }
+}
+
+/// Help and version are answers; everything else that clap returns is bad usage.
+fn usage_status(answer: &clap::Error) -> Status {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    match answer.kind() {
+        DisplayHelp | DisplayVersion => Status::Done,
+        _ => Status::Usage,
+    }
+}
+
+fn exit_code(status: Status) -> ExitCode {
+    ExitCode::from(status as u8)
+}
+
+/// As a log event where a log is kept (so that a JSON log stays one), else as plain text.
+fn last_line(stop: &Stop) {
+    let status = stop.status as u8;
+    if tracing::event_enabled!(tracing::Level::ERROR) {
+        tracing::error!(status, "{stop}");
+    } else {
+        eprintln!("kafka-dedup: {stop}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["kafka-dedup"], arguments].concat())
+    }
+
+    #[test]
+    fn bad_usage_exits_64() {
+        for arguments in [
+            &[][..],
+            &["run"],
+            &["run", "-c"],
+            &["run", "-c", "f.yaml", "--offline"],
+            &["walk"],
+            &["--frobnicate"],
+        ] {
+            let answer = parse(arguments).expect_err("bad usage");
+            assert_eq!(usage_status(&answer), Status::Usage, "{arguments:?}");
+        }
+        assert_eq!(
+            main(["kafka-dedup".into(), "walk".into()]),
+            ExitCode::from(64)
+        );
+    }
+
+    #[test]
+    fn help_and_version_exit_0() {
+        for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
+            let answer = parse(arguments).expect_err("an answer");
+            assert_eq!(usage_status(&answer), Status::Done, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn help_names_commands_examples_and_statuses() {
+        let help = parse(&["--help"]).expect_err("help").to_string();
+        for words in [
+            "Removes duplicate messages from Kafka topics exactly once",
+            "run    Discard duplicates until told to stop",
+            "check  Check config, brokers",
+            "demo   Show the whole thing",
+            "kafka-dedup check -c dedup.yaml",
+            "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS",
+            "64 bad usage or config",
+        ] {
+            assert!(help.contains(words), "no {words:?} in\n{help}");
+        }
+    }
+
+    #[test]
+    fn check_takes_a_file_and_offline() {
+        let cli = parse(&["check", "-c", "f.yaml", "--offline"]).expect("good usage");
+        let Command::Check { config, offline } = cli.command else {
+            panic!("another command")
+        };
+        assert_eq!((config, offline), (PathBuf::from("f.yaml"), true));
+    }
+}

@@ -1,0 +1,190 @@
+//! `run`: read the config, say what will be done, bind the listeners, start the workers, wait for
+//! their end. From top to bottom that is the life of the process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::cli::logging;
+use crate::cli::signals::Signals;
+use crate::cli::supervisor::{LEAVE_TIMEOUT, supervise};
+use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window, environment, load};
+use crate::exit::Stop;
+use crate::http::health::{Condition, Health, worker_component};
+use crate::http::server::{self, Site};
+use crate::http::status::Status;
+use crate::metrics::Metrics;
+use crate::worker::{self, Shared};
+
+/// How long answers that are under way may hold up the end.
+const HTTP_END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs the service until it is told to stop.
+///
+/// # Errors
+/// Whatever ends the process; see [`crate::exit::Status`].
+pub fn run(file: &Path) -> Result<(), Stop> {
+    let config = Arc::new(load(file, environment())?);
+    logging::start(&config.log)?;
+    announce(&config, file);
+
+    let runtime = start_runtime()?;
+    let inside = runtime.enter();
+    let shutdown = Arc::new(AtomicBool::new(false));
+    let site = Site {
+        metrics: Metrics::new(),
+        health: Health::new(),
+        status: Arc::new(Status::new(
+            &config.kafka.group_id,
+            &config.kafka.instance_id,
+        )),
+    };
+    runtime.spawn(Signals::catch()?.obey(Arc::clone(&shutdown), site.health.clone()));
+
+    let listeners = runtime.block_on(server::bind(&config.http))?;
+    let (stop_http, http_stopped) = watch::channel(false);
+    let http = runtime.spawn(server::serve(listeners, site.clone(), http_stopped));
+
+    let shared = Shared {
+        metrics: site.metrics,
+        health: site.health,
+        status: site.status,
+        shutdown: Arc::clone(&shutdown),
+        runtime: runtime.handle().clone(),
+    };
+    let result = run_workers(&config, &shared);
+
+    // Probes are answered until the workers have left, so that the end can be watched.
+    stop_http.send_replace(true);
+    let _ = runtime.block_on(async { tokio::time::timeout(HTTP_END_TIMEOUT, http).await });
+    drop(inside);
+    runtime.shutdown_background();
+    if result.is_ok() {
+        tracing::info!("all workers have committed and left");
+    }
+    result
+}
+
+fn run_workers(config: &Arc<Config>, shared: &Shared) -> Result<(), Stop> {
+    // All before the first: the latch must not open before the last worker has spoken.
+    for index in 0..config.workers {
+        let starting = Condition::NotReady("starting".to_owned());
+        shared.health.set(&worker_component(index), starting);
+    }
+    let (ended, worker_ended) = mpsc::channel();
+    let workers = (0..config.workers)
+        .map(|index| worker::spawn(index, Arc::clone(config), shared.clone(), ended.clone()))
+        .collect();
+    drop(ended);
+    supervise(workers, &worker_ended, &shared.shutdown, LEAVE_TIMEOUT)
+}
+
+/// Two threads: HTTP and signals need no more, the records run on the workers' own.
+fn start_runtime() -> Result<Runtime, Stop> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::internal(format!("the HTTP threads cannot be started: {error}")))
+}
+
+/// One event that says what this process is about to do.
+fn announce(config: &Config, file: &Path) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        file = %file.display(),
+        bootstrap_servers = config.kafka.bootstrap_servers,
+        group = config.kafka.group_id,
+        instance = config.kafka.instance_id,
+        inputs = inputs(&config.input.topics),
+        output = config.output.topic.0,
+        duplicates = side_topic(&config.duplicates),
+        rejected = side_topic(&config.rejected),
+        journal = config.journal.topic.0,
+        store = %config.store.path.display(),
+        id = id_source(&config.id.from),
+        missing_id = ?config.id.missing,
+        window = window(&config.window),
+        refresh = config.window.refresh,
+        workers = config.workers,
+        listen = %config.http.listen,
+        admin = %config.http.admin,
+        "kafka-dedup starts"
+    );
+}
+
+fn inputs(topics: &[TopicPattern]) -> String {
+    let name = |topic: &TopicPattern| match topic {
+        TopicPattern::Name(name) => name.clone(),
+        TopicPattern::Regex(regex) => regex.as_str().to_owned(),
+    };
+    topics.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+fn side_topic(side: &SideTopic) -> &str {
+    side.topic
+        .as_ref()
+        .map_or("(only counted)", |topic| &topic.0)
+}
+
+fn id_source(source: &IdSource) -> String {
+    match source {
+        IdSource::Key => "key".to_owned(),
+        IdSource::Value => "value".to_owned(),
+        IdSource::Header(name) => format!("header {name}"),
+        IdSource::Json(pointer) => format!("JSON {pointer}"),
+        IdSource::Csv { column, delimiter } => {
+            format!(
+                "CSV column {column} (delimiter {:?})",
+                char::from(*delimiter)
+            )
+        }
+        IdSource::All(parts) => parts.iter().map(id_source).collect::<Vec<_>>().join(" + "),
+    }
+}
+
+fn window(window: &Window) -> String {
+    let time = window
+        .time_ms
+        .map(|ms| humantime::format_duration(Duration::from_millis(ms.unsigned_abs())).to_string());
+    let ids = window.ids.map(|ids| format!("{ids} ids"));
+    let limits: Vec<String> = [time, ids].into_iter().flatten().collect();
+    limits.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_announcement_says_ids_and_window_in_words() {
+        let parts = vec![
+            IdSource::Header("ce-source".to_owned()),
+            IdSource::Json("/id".to_owned()),
+        ];
+        assert_eq!(
+            id_source(&IdSource::All(parts)),
+            "header ce-source + JSON /id"
+        );
+        let csv = IdSource::Csv {
+            column: 8,
+            delimiter: b'\t',
+        };
+        assert_eq!(id_source(&csv), "CSV column 8 (delimiter '\\t')");
+        let mut limits = Window {
+            time_ms: Some(86_400_000),
+            ids: None,
+            refresh: false,
+            max_ahead_ms: 0,
+        };
+        assert_eq!(window(&limits), "1day");
+        limits.ids = Some(50);
+        assert_eq!(window(&limits), "1day or 50 ids");
+    }
+}

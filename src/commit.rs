@@ -1,0 +1,355 @@
+//! Commit: the life of one transaction, in named steps that read top to bottom.
+//!
+//! begin → (records are produced by the worker) → prepare → commit → publish, or abort.
+//!
+//! - [`begin`] opens the transaction.
+//! - [`prepare`] writes the runs of new ids to the journal and drains all deliveries.
+//! - [`commit`] adds the input offsets, fenced by the group membership, and commits.
+//! - [`publish`] takes the overlays into the windows: nothing is remembered before (I4).
+//! - [`abort`] ends it as if it had never been.
+//!
+//! What goes wrong is named by its consequence, [`Trouble`]; the worker acts on that alone.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
+
+use crate::config::Config;
+use crate::exit::Stop;
+use crate::journal::MAX_IDS_PER_RUN;
+use crate::metrics::Metrics;
+use crate::sink::{Failure, Origin, Outgoing, Sink, Target};
+use crate::worker::scope::{Rejection, Scopes};
+
+/// Why a transaction cannot be committed, by what has to be done about it.
+#[derive(Debug)]
+pub enum Trouble {
+    /// Abort it and judge its records again: its outcome is certain.
+    Abort { cause: &'static str, why: String },
+    /// Its outcome is unknown, or the producer is of no use any more: replace the producer and read
+    /// positions and seen sets from Kafka again (I7).
+    InDoubt { cause: &'static str, why: String },
+    /// Another producer has taken over our transactional id, or the coordinator has.
+    Fenced { why: String },
+    /// End the process.
+    Stop(Stop),
+}
+
+/// The open transaction.
+pub struct Open {
+    /// When it began.
+    pub begun: Instant,
+    /// Records judged in it.
+    pub records: usize,
+    /// Records sent alone, to find out which one of a batch the output refuses.
+    pub alone: usize,
+}
+
+impl Open {
+    /// When the coordinator ends it for us; no step waits longer.
+    pub fn deadline(&self, config: &Config) -> Instant {
+        self.begun + config.transaction.timeout
+    }
+}
+
+/// Opens a transaction.
+pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
+    sink.begin().map_err(|error| consequence(&error, "begin"))?;
+    fail::fail_point!("begin", |_| crate::exit::die());
+    Ok(Open {
+        begun: Instant::now(),
+        records: 0,
+        alone: 0,
+    })
+}
+
+/// Writes a run for every scope that has something to remember, then waits until all that was sent
+/// is delivered: librdkafka commits slowly while anything is in flight.
+pub fn prepare(
+    sink: &mut Sink,
+    scopes: &mut Scopes,
+    open: &Open,
+    config: &Config,
+) -> Result<(), Trouble> {
+    let deadline = open.deadline(config);
+    for (place, scope) in scopes.active() {
+        if !(scope.touched && (scope.must_write_run || scope.window.is_dirty())) {
+            continue;
+        }
+        let run = scope.window.pending_run(scope.identity, scope.next_offset);
+        for part in run.encode(MAX_IDS_PER_RUN) {
+            let outgoing = Outgoing {
+                topic: &scope.topic.names.journal,
+                partition: scope.partition,
+                key: None,
+                value: Some(&part),
+                headers: None,
+                timestamp_ms: None,
+            };
+            let origin = Origin {
+                scope: place,
+                offset: scope.next_offset,
+                target: Target::Journal,
+            };
+            sink.send(outgoing, origin, deadline)
+                .map_err(|error| not_sent(&error))?;
+        }
+    }
+    fail::fail_point!("produced", |_| crate::exit::die());
+    drain(sink, scopes, deadline)?;
+    fail::fail_point!("drained", |_| crate::exit::die());
+    Ok(())
+}
+
+/// Waits until all that was sent is delivered, and finds out what became of what was not.
+pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), Trouble> {
+    let drained = sink.drain(deadline);
+    let failures = sink.failures();
+    if !failures.is_empty() {
+        return Err(undelivered(scopes, &failures));
+    }
+    if !drained {
+        return Err(Trouble::InDoubt {
+            cause: "delivery-timeout",
+            why: format!(
+                "records were not delivered within transaction.timeout{}",
+                sink.last_error()
+                    .map_or_else(String::new, |error| format!("; last error: {error}"))
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Adds the input offsets and commits. Only `Ok` means that it is committed; after any error but
+/// an abortable one nothing is assumed (I7).
+pub fn commit(
+    sink: &Sink,
+    scopes: &mut Scopes,
+    membership: Option<&ConsumerGroupMetadata>,
+    open: &Open,
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(), Trouble> {
+    let offsets = offsets_of(scopes)?;
+    let Some(membership) = membership else {
+        // Offsets sent without a generation are not fenced at all (I6).
+        return Err(Trouble::Abort {
+            cause: "not-a-member",
+            why: "this consumer is not a member of its group at the moment".to_owned(),
+        });
+    };
+    let started = Instant::now();
+    let deadline = open.deadline(config);
+    loop {
+        let left = remaining(deadline);
+        match sink.send_offsets(&offsets, membership, left) {
+            Ok(()) => break,
+            // The same call again is what librdkafka asks for here.
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(consequence(&error, "offsets")),
+        }
+    }
+    fail::fail_point!("offsets-sent", |_| crate::exit::die());
+    metrics.observe_step("offsets", started.elapsed());
+    let started = Instant::now();
+    sink.commit(remaining(deadline).max(Duration::from_secs(1)))
+        .map_err(|error| consequence(&error, "commit"))?;
+    fail::fail_point!("committed", |_| crate::exit::die());
+    metrics.observe_step("commit", started.elapsed());
+    Ok(())
+}
+
+/// After the commit: the overlays become part of the windows, and the counters move (I2, I4).
+pub fn publish(sink: &Sink, scopes: &mut Scopes) {
+    let mut runs = std::collections::HashMap::<usize, (i64, i64)>::new();
+    for (place, offset) in sink.journalled() {
+        let span = runs.entry(place).or_insert((offset, offset));
+        *span = (span.0.min(offset), span.1.max(offset));
+    }
+    for (place, scope) in scopes.active() {
+        if scope.touched {
+            scope.publish(runs.get(&place).copied());
+        }
+    }
+    fail::fail_point!("published", |_| crate::exit::die());
+}
+
+/// Ends the transaction as if it had never been. The scopes are back at their committed offsets;
+/// the caller moves the source there.
+pub fn abort(sink: &Sink, scopes: &mut Scopes, config: &Config) -> Result<(), Trouble> {
+    let outcome = sink.abort(config.transaction.timeout);
+    for (_, scope) in scopes.active() {
+        scope.discard();
+    }
+    outcome.map_err(|error| match consequence(&error, "abort") {
+        // An abort that cannot be aborted leaves a producer of no use.
+        Trouble::Abort { cause, why } => Trouble::InDoubt { cause, why },
+        other => other,
+    })
+}
+
+/// What a failed call to the producer means for the transaction.
+pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
+    let code = error.rdkafka_error_code();
+    let why = match error {
+        KafkaError::Transaction(native) => format!("{step}: {}", native.string()),
+        other => format!("{step}: {other}"),
+    };
+    match (code, error) {
+        (Some(code), _) if is_fence(code) => Trouble::Fenced { why },
+        (
+            Some(
+                RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            ),
+            _,
+        ) => Trouble::Stop(Stop::contradiction(format!(
+            "{why}. Allow Write and Describe on the transactional id (kafka-acls --transactional-id), then start again"
+        ))),
+        (_, KafkaError::Transaction(native)) if native.is_error() && native.is_fatal() => {
+            Trouble::InDoubt {
+                cause: "fatal",
+                why,
+            }
+        }
+        (_, KafkaError::Transaction(native)) if native.txn_requires_abort() => {
+            Trouble::Abort { cause: step, why }
+        }
+        _ => Trouble::InDoubt { cause: step, why },
+    }
+}
+
+/// What it means that a record could not be handed to the producer.
+pub fn not_sent(error: &KafkaError) -> Trouble {
+    let why = format!("produce: {error}");
+    match error.rdkafka_error_code() {
+        Some(code) if is_fence(code) => Trouble::Fenced { why },
+        Some(RDKafkaErrorCode::Fatal) => Trouble::InDoubt {
+            cause: "fatal",
+            why,
+        },
+        _ => Trouble::Abort {
+            cause: "produce",
+            why,
+        },
+    }
+}
+
+fn is_fence(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+    )
+}
+
+/// Why a broker refuses a record for good, if that is what the code says.
+fn refusal(code: RDKafkaErrorCode) -> Option<Rejection> {
+    match code {
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge => {
+            Some(Rejection::TooLarge)
+        }
+        RDKafkaErrorCode::InvalidTimestamp => Some(Rejection::Timestamp),
+        RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidMessage => {
+            Some(Rejection::Invalid)
+        }
+        _ => None,
+    }
+}
+
+/// Deliveries failed: were records refused, or was it Kafka's trouble? A refusal falls on a whole
+/// batch. A record refused alone is the culprit; of several, each is sent alone the next time.
+fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
+    let refused: Vec<(&Failure, Rejection)> = failures
+        .iter()
+        .filter_map(|failure| refusal(failure.code).map(|rejection| (failure, rejection)))
+        .collect();
+    for (failure, rejection) in &refused {
+        let Origin {
+            scope: place,
+            offset,
+            target,
+        } = failure.origin;
+        let Some(scope) = scopes.at(place) else {
+            continue;
+        };
+        let certain = refused.len() == 1;
+        if certain && target != Target::Output {
+            let (topic, partition) = scope.partition_key();
+            return Trouble::Stop(Stop::contradiction(format!(
+                "the {target:?} topic refused what belongs to {topic}-{partition} offset {offset}: {}. Give that topic the max.message.bytes and message.timestamp.* settings of {topic}, then start again",
+                failure.code
+            )));
+        }
+        if certain {
+            scope.refused.insert(offset, *rejection);
+        } else {
+            scope.suspects.insert(offset);
+        }
+    }
+    if let Some((failure, _)) = refused.first() {
+        return Trouble::Abort {
+            cause: "refused",
+            why: format!(
+                "{} of the records were refused: {}",
+                refused.len(),
+                failure.code
+            ),
+        };
+    }
+    let why = match failures.first() {
+        Some(failure) => format!(
+            "{} records were not delivered: {}",
+            failures.len(),
+            failure.code
+        ),
+        None => "records were not delivered".to_owned(),
+    };
+    if failures.iter().any(|failure| is_fence(failure.code)) {
+        return Trouble::Fenced { why };
+    }
+    let timed_out = failures
+        .iter()
+        .any(|f| f.code == RDKafkaErrorCode::MessageTimedOut);
+    if timed_out {
+        // Whether the broker has them is not known, and the sequence numbers are in doubt with it.
+        return Trouble::InDoubt {
+            cause: "delivery-timeout",
+            why,
+        };
+    }
+    Trouble::Abort {
+        cause: "delivery",
+        why,
+    }
+}
+
+fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
+    let mut offsets = TopicPartitionList::new();
+    for (_, scope) in scopes.active() {
+        if scope.touched {
+            offsets
+                .add_partition_offset(
+                    &scope.topic.name,
+                    scope.partition,
+                    rdkafka::Offset::Offset(scope.next_offset),
+                )
+                .map_err(|error| {
+                    Trouble::Stop(Stop::internal(format!(
+                        "an offset cannot be written: {error}"
+                    )))
+                })?;
+        }
+    }
+    Ok(offsets)
+}
+
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

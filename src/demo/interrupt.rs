@@ -1,0 +1,74 @@
+//! Ctrl-C and SIGTERM as a flag that the demo's steps look at.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{Status, Stop};
+
+/// Whether somebody asked the demo to end.
+#[derive(Debug, Clone)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Listens from now on. A second signal ends the process at once; its children die with it.
+    ///
+    /// # Errors
+    /// Internal (70) when signals cannot be listened to.
+    pub fn listen() -> Result<Self, Stop> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&asked);
+        let failed =
+            |error: io::Error| Stop::internal(format!("cannot listen for Ctrl-C: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(failed)?;
+        let (mut ctrl_c, mut term) = {
+            let _inside = runtime.enter();
+            let listen = |kind| signal(kind).map_err(failed);
+            (
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+            )
+        };
+        let wait = move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! { _ = ctrl_c.recv() => (), _ = term.recv() => () }
+                    if flag.swap(true, Relaxed) {
+                        std::process::exit(130);
+                    }
+                }
+            });
+        };
+        thread::Builder::new()
+            .name("interrupt".into())
+            .spawn(wait)
+            .map_err(failed)?;
+        Ok(Self(asked))
+    }
+
+    /// Whether it was asked.
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    /// Stops the demo when it was asked to.
+    ///
+    /// # Errors
+    /// Status 1, as nothing has been proved then.
+    pub fn check(&self) -> Result<(), Stop> {
+        if !self.is_asked() {
+            return Ok(());
+        }
+        let sentence = "stopped before the audit, as asked; nothing is left running".into();
+        Err(Stop {
+            status: Status::AuditFailed,
+            sentence,
+        })
+    }
+}

@@ -1,0 +1,297 @@
+//! `kafka-dedup demo`: the whole thing on a real broker on this machine.
+//!
+//! A broker is started, a fleet of trucks sends to it with the duplicates that real producers make,
+//! the service runs beside them and is killed with -9 more than once, and in the end the output is
+//! audited from outside. Touches loopback ports, one directory, and the cache of the broker's jars.
+
+mod audit;
+pub mod broker;
+mod fleet;
+mod interrupt;
+mod jars;
+mod judgement;
+pub mod ports;
+pub mod process;
+mod reports;
+mod service;
+mod show;
+mod watch;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+
+use crate::exit::{Status, Stop};
+use broker::Cluster;
+use fleet::{Fleet, Sent};
+use interrupt::Interrupt;
+use judgement::Findings;
+use reports::Plan;
+use service::Service;
+use show::{Moment, Show};
+use watch::Watch;
+
+const INPUT: &str = "truck_position";
+const OUTPUT: &str = "truck_position_dedup";
+const PARTITIONS: i32 = 8;
+
+const TICK: Duration = Duration::from_millis(100);
+/// A supervisor's pause before it starts a dead process again.
+const DOWN_FOR: Duration = Duration::from_secs(1);
+/// A service that gets nowhere for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `kafka-dedup demo`
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArgs {
+    /// Records with an id of their own that the trucks send
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub records: u64,
+    /// Trucks, each a record key
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub trucks: u64,
+    /// How often the service is killed with -9
+    #[arg(long, default_value_t = 3)]
+    pub kills: u32,
+    /// Duplicates for each hundred records
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub duplicates: u64,
+    /// Seconds over which the sending is spread
+    #[arg(long, default_value_t = 25)]
+    pub seconds: u32,
+    /// Repeat the trucks of an earlier run [default: a new seed each time, printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Leave the broker and the service running after the audit, until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+    /// An empty or new directory for all data and logs; it is left there [default: a temporary one,
+    /// left there only when the demo fails]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Runs the demo. Takes about 40 s with the defaults, once the broker's jars are in the cache.
+///
+/// # Errors
+/// `AuditFailed` (1) when the output is not what it must be, or the demo was stopped before the
+/// audit; usage (64) when Java, Maven or the directory is not as needed; else internal (70).
+pub fn run(args: DemoArgs) -> Result<(), Stop> {
+    let interrupt = Interrupt::listen()?;
+    let dir = prepare_dir(args.dir.as_deref())?;
+    let result = play(&args, &dir, &interrupt);
+    if args.dir.is_none() && (result.is_ok() || interrupt.is_asked()) {
+        // What cannot be removed stays in the system's directory for temporary files.
+        let _ = fs::remove_dir_all(&dir);
+        return result;
+    }
+    result.map_err(|stop| Stop {
+        sentence: format!("{stop}\ndata and logs are in {}", dir.display()),
+        ..stop
+    })
+}
+
+fn play(args: &DemoArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> {
+    let plan = Plan {
+        unique: args.records,
+        duplicates: u64::try_from(u128::from(args.records) * u128::from(args.duplicates) / 100)
+            .map_err(|_| Stop::usage("--records times --duplicates is too much to count"))?,
+        trucks: args.trucks,
+        seed: args.seed.unwrap_or_else(rand::random),
+        drive: Duration::from_secs(args.seconds.into()),
+    };
+    let mut show = Show::new(plan.unique + plan.duplicates);
+    broker::jars(&|line| show.say(line))?;
+    interrupt.check()?;
+    let kafka = jars::kafka_version()?;
+    show.say(&format!("starting Apache Kafka {kafka} (KRaft, one node)"));
+    let cluster = Cluster::start(1, dir)?;
+    let bootstrap = cluster.bootstrap();
+    create_input(&bootstrap)?;
+    let mut service = Service::configure(dir, &bootstrap)?;
+    show.say(&format!(
+        "broker {bootstrap}, metrics http://{}/metrics, seed {}",
+        service.http, plan.seed
+    ));
+    let sent = drive(args, plan, &bootstrap, &mut service, &mut show, interrupt)?;
+    if !args.keep {
+        service.stop()?;
+    }
+    show.say("auditing: each id once, first record, in order, nothing missing");
+    let mut findings = audit::audit(&bootstrap, INPUT, OUTPUT, PARTITIONS)?;
+    findings.must_have_received(sent.reported);
+    show.clear();
+    report(&sent, args.kills, &findings);
+    if args.keep {
+        show.say(&format!(
+            "still running until Ctrl-C:\n  broker   {bootstrap}\n  metrics  http://{}/metrics\n  \
+             ready    http://{}/readyz\n  admin    http://{}\n  files    {}",
+            service.http,
+            service.http,
+            service.admin,
+            dir.display()
+        ));
+        while !interrupt.is_asked() {
+            service.must_run()?;
+            thread::sleep(TICK);
+        }
+        service.stop()?;
+    }
+    cluster.stop();
+    findings.verdict()
+}
+
+/// Sends everything while the service works and is killed again and again; returns when the
+/// service has committed a verdict for every record.
+fn drive(
+    args: &DemoArgs,
+    plan: Plan,
+    bootstrap: &str,
+    service: &mut Service,
+    show: &mut Show,
+    interrupt: &Interrupt,
+) -> Result<Sent, Stop> {
+    let mut watch = Watch::new(bootstrap)?;
+    let fleet = Fleet::start(bootstrap, INPUT, plan)?;
+    service.start()?;
+    let total = plan.unique + plan.duplicates;
+    let mut kills = 0;
+    let mut killed_at = Instant::now();
+    // Where the service stood when it was started, and the last sign of progress.
+    let mut judged_at_start = 0;
+    let mut progress = (0, Instant::now());
+    loop {
+        interrupt.check()?;
+        service.must_run()?;
+        let (sent, judged) = (fleet.sent().total(), watch.judged());
+        show.update(&Moment {
+            sent,
+            judged,
+            kills,
+            service_up: service.is_up(),
+        });
+        if judged > progress.0 || judged >= sent {
+            progress = (judged, Instant::now());
+        }
+        // A kill must interrupt work: first it has to get somewhere since it was started.
+        let got_somewhere = judged > judged_at_start || judged >= total;
+        let next_kill = u128::from(total) * u128::from(kills + 1) / u128::from(args.kills + 1);
+        if !service.is_up() {
+            if killed_at.elapsed() >= DOWN_FOR {
+                service.start()?;
+                (judged_at_start, progress.1) = (judged, Instant::now());
+            }
+        } else if kills < args.kills && u128::from(sent) >= next_kill && got_somewhere {
+            // Some other moment of its work each time.
+            thread::sleep(TICK.mul_f64(rand::random::<f64>()));
+            service.kill();
+            (kills, killed_at) = (kills + 1, Instant::now());
+            show.say(&format!(
+                "kill -9 number {kills}, with {sent} sent and {judged} judged"
+            ));
+        } else if fleet.has_ended() && judged >= total && kills == args.kills {
+            break;
+        } else if progress.1.elapsed() >= PATIENCE {
+            let seconds = PATIENCE.as_secs();
+            let what = format!("committed nothing for {seconds} s, with {judged} of {sent} judged");
+            return Err(service.complain(&what));
+        }
+        thread::sleep(TICK);
+    }
+    fleet.finish()
+}
+
+impl Findings {
+    /// The input must hold what the fleet sent: else the audit compared the wrong things.
+    fn must_have_received(&mut self, reported: u64) {
+        if self.unique != reported {
+            self.differences += 1;
+            let unique = self.unique;
+            self.described.push(format!(
+                "the input holds {unique} ids, but {reported} were sent"
+            ));
+        }
+    }
+
+    /// # Errors
+    /// `AuditFailed` (1) with the first differences.
+    fn verdict(&self) -> Result<(), Stop> {
+        if self.differences == 0 {
+            return Ok(());
+        }
+        let sentence = format!(
+            "the output is not what it must be, {} differences, the first of them:\n  {}",
+            self.differences,
+            self.described.join("\n  ")
+        );
+        Err(Stop {
+            status: Status::AuditFailed,
+            sentence,
+        })
+    }
+}
+
+fn report(sent: &Sent, kills: u32, findings: &Findings) {
+    let audit = match findings.differences {
+        0 => "passed".to_owned(),
+        differences => format!("FAILED, {differences} differences"),
+    };
+    show::table(&[
+        ("sent", sent.total().to_string()),
+        ("unique", sent.reported.to_string()),
+        (
+            "duplicates: acknowledgement lost, batch sent again",
+            sent.resent.to_string(),
+        ),
+        (
+            "duplicates: offset commit lost, batch read again",
+            sent.reread.to_string(),
+        ),
+        ("forwarded", findings.forwarded.to_string()),
+        ("kill -9 survived", kills.to_string()),
+        ("audit", audit),
+    ]);
+}
+
+/// A directory that is empty: the one that was named, or a new one.
+fn prepare_dir(named: Option<&Path>) -> Result<PathBuf, Stop> {
+    let dir = match named {
+        Some(dir) => dir.to_path_buf(),
+        None => env::temp_dir().join(format!("kafka-dedup-demo-{}", std::process::id())),
+    };
+    let unusable = |what: String| {
+        let dir = dir.display();
+        Stop::usage(format!(
+            "the demo cannot use {dir}: {what}; name another with --dir"
+        ))
+    };
+    fs::create_dir_all(&dir).map_err(|error| unusable(error.to_string()))?;
+    let mut entries = fs::read_dir(&dir).map_err(|error| unusable(error.to_string()))?;
+    if entries.next().is_some() {
+        return Err(unusable("it is not empty".to_owned()));
+    }
+    // The broker wants to find its files from wherever it is.
+    fs::canonicalize(&dir).map_err(|error| unusable(error.to_string()))
+}
+
+fn create_input(bootstrap: &str) -> Result<(), Stop> {
+    let failed = |what: String| Stop::internal(format!("cannot create topic {INPUT}: {what}"));
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .map_err(|error| failed(error.to_string()))?;
+    let topic = NewTopic::new(INPUT, PARTITIONS, TopicReplication::Fixed(1));
+    let created = admin.create_topics([&topic], &AdminOptions::new());
+    let results = futures_executor::block_on(created).map_err(|error| failed(error.to_string()))?;
+    match results.first() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err((_, code))) => Err(failed(code.to_string())),
+        None => Err(failed("the broker did not answer for it".to_owned())),
+    }
+}

@@ -1,0 +1,11 @@
+//! What the process tells about itself over HTTP: probes, metrics, version and status.
+//!
+//! Readiness is a latch that components hold ([`health`]); the partitions' table is [`status`];
+//! [`server`] answers. Nothing here touches Kafka.
+
+pub mod health;
+pub mod server;
+pub mod status;
+
+pub use health::{Condition, Health};
+pub use status::{PartitionStatus, Status};

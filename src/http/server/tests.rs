@@ -1,0 +1,210 @@
+//! The routes, asked over loopback.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::http::Condition;
+
+struct Running {
+    runtime: Runtime,
+    site: Site,
+    public: SocketAddr,
+    admin: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+fn start() -> Running {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let site = Site {
+        metrics: Metrics::new(),
+        health: Health::new(),
+        status: Arc::new(Status::new("g", "i")),
+    };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listeners = runtime
+        .block_on(bind(&config::Http {
+            listen: any,
+            admin: any,
+        }))
+        .unwrap();
+    let (public, admin) = (listeners.public_address, listeners.admin_address);
+    let (stop, stopped) = watch::channel(false);
+    let server = runtime.spawn(serve(listeners, site.clone(), stopped));
+    Running {
+        runtime,
+        site,
+        public,
+        admin,
+        stop,
+        server,
+    }
+}
+
+/// Code, content type and text of a GET.
+fn fetch(address: SocketAddr, path: &str) -> (u16, String, String) {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build();
+    let agent = ureq::Agent::new_with_config(config);
+    let mut response = agent.get(format!("http://{address}{path}")).call().unwrap();
+    let kind = response
+        .headers()
+        .get("content-type")
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let text = response.body_mut().read_to_string().unwrap();
+    (response.status().as_u16(), kind, text)
+}
+
+/// What a server says to these bytes.
+fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // A server that closes before it has read all resets the connection; what came counts.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn probes_tell_alive_from_ready() {
+    let run = start();
+    assert_eq!(fetch(run.public, "/livez").0, 200);
+    let (code, _, text) = fetch(run.public, "/readyz");
+    assert_eq!(
+        (code, text.as_str()),
+        (503, "not ready: no component has started yet\n")
+    );
+
+    run.site.health.set(
+        "worker-0",
+        Condition::NotReady("waiting for a broker".to_owned()),
+    );
+    let (code, _, text) = fetch(run.public, "/readyz");
+    assert_eq!(
+        (code, text.as_str()),
+        (503, "not ready: worker-0: waiting for a broker\n")
+    );
+    let (code, _, text) = fetch(run.admin, "/readyz?verbose");
+    assert_eq!(code, 503);
+    assert!(text.starts_with("worker-0: not ready since "), "{text}");
+    assert_eq!(fetch(run.public, "/livez").0, 200);
+
+    run.site
+        .health
+        .set("worker-0", Condition::Ready("8 partitions".to_owned()));
+    let (code, _, text) = fetch(run.public, "/readyz");
+    assert_eq!((code, text.as_str()), (200, "ok\n"));
+    let (code, _, text) = fetch(run.public, "/readyz?verbose");
+    assert_eq!(code, 200);
+    assert!(text.ends_with(": 8 partitions\n"), "{text}");
+}
+
+#[test]
+fn metrics_and_version_have_their_content_types() {
+    let run = start();
+    let (code, kind, text) = fetch(run.public, "/metrics");
+    assert_eq!(
+        (code, kind.as_str()),
+        (200, "text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert!(text.contains("kafka_dedup_build_info"));
+    let (code, kind, text) = fetch(run.public, "/version");
+    assert_eq!((code, kind.as_str()), (200, "application/json"));
+    let version: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn the_status_page_is_on_the_admin_listener_alone() {
+    let run = start();
+    let (code, kind, text) = fetch(run.admin, "/status");
+    assert_eq!((code, kind.as_str()), (200, "application/json"));
+    assert!(text.contains("\"ready\": false"), "{text}");
+    let (code, _, text) = fetch(run.public, "/status");
+    assert_eq!((code, text.as_str()), (404, PUBLIC_PATHS));
+    assert_eq!(
+        fetch(run.admin, "/"),
+        (404, "text/plain; charset=utf-8".into(), ADMIN_PATHS.into())
+    );
+}
+
+#[test]
+fn only_get_and_head_are_answered() {
+    let run = start();
+    let post = exchange(
+        run.admin,
+        b"POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",
+    );
+    assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+    let head = exchange(run.public, b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let run = start();
+    let request = format!(
+        "GET /livez HTTP/1.1\r\nX: {}\r\n\r\n",
+        "x".repeat(MAX_HEAD_BYTES)
+    );
+    let answer = exchange(run.public, request.as_bytes());
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn more_silent_clients_than_slots_do_not_silence_the_probes_for_good() {
+    let run = start();
+    let mut silent: Vec<_> = (0..MAX_CONNECTIONS)
+        .map(|_| std::net::TcpStream::connect(run.public).unwrap())
+        .collect();
+    assert_eq!(
+        fetch(run.admin, "/livez").0,
+        200,
+        "the other listener has slots of its own"
+    );
+    silent.pop().unwrap().shutdown(Shutdown::Both).unwrap();
+    assert_eq!(fetch(run.public, "/livez").0, 200);
+}
+
+#[test]
+fn a_port_in_use_names_address_and_key() {
+    let run = start();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let http = config::Http {
+        listen: any,
+        admin: run.public,
+    };
+    let Err(stop) = run.runtime.block_on(bind(&http)) else {
+        panic!("bound a port in use")
+    };
+    assert_eq!(stop.status, crate::exit::Status::Contradiction);
+    let start = format!("cannot listen on {} (http.admin): ", run.public);
+    assert!(stop.sentence.starts_with(&start), "{stop}");
+}
+
+#[test]
+fn asked_to_stop_it_closes_the_listeners_and_ends() {
+    let run = start();
+    assert_eq!(fetch(run.public, "/livez").0, 200);
+    run.stop.send(true).unwrap();
+    run.runtime.block_on(run.server).unwrap();
+    assert!(std::net::TcpStream::connect(run.public).is_err());
+}

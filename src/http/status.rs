@@ -1,0 +1,134 @@
+//! The table of partitions that `GET /status` shows. Workers put their rows in; nothing else is
+//! touched.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// One assigned partition, as its worker sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    pub topic: String,
+    pub partition: i32,
+    /// One word: restoring, active ...
+    pub state: &'static str,
+    /// Offset of the next record to be consumed.
+    pub next_offset: Option<i64>,
+    /// Records between the committed position and the end of the partition.
+    pub lag: Option<i64>,
+    /// Stream time, in milliseconds since 1970.
+    pub stream_time_ms: Option<i64>,
+    /// Ids remembered.
+    pub ids: u64,
+    /// Slices of the seen window.
+    pub slices: usize,
+    /// Journal offsets still to be read; `None` when nothing is being restored.
+    pub restore_remaining: Option<i64>,
+}
+
+/// The table, and who we are. Shared by the workers and the admin listener.
+pub struct Status {
+    group: String,
+    instance: String,
+    rows: Mutex<BTreeMap<usize, Vec<PartitionStatus>>>,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    version: &'static str,
+    group: &'a str,
+    instance: &'a str,
+    ready: bool,
+    partitions: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    worker: usize,
+    #[serde(flatten)]
+    partition: &'a PartitionStatus,
+}
+
+impl Status {
+    /// An empty table for this member of this group.
+    #[must_use]
+    pub fn new(group: impl Into<String>, instance: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            instance: instance.into(),
+            rows: Mutex::default(),
+        }
+    }
+
+    /// Replaces all rows of a worker; an empty list says that it has no partition.
+    pub fn update(&self, worker: usize, rows: Vec<PartitionStatus>) {
+        self.rows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(worker, rows);
+    }
+
+    /// The page as JSON, partitions in order of topic and number.
+    #[must_use]
+    pub fn to_json(&self, ready: bool) -> String {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut partitions: Vec<Row<'_>> = rows
+            .iter()
+            .flat_map(|(&worker, rows)| rows.iter().map(move |partition| Row { worker, partition }))
+            .collect();
+        partitions.sort_by(|a, b| {
+            (&a.partition.topic, a.partition.partition, a.worker).cmp(&(
+                &b.partition.topic,
+                b.partition.partition,
+                b.worker,
+            ))
+        });
+        let page = Page {
+            version: env!("CARGO_PKG_VERSION"),
+            group: &self.group,
+            instance: &self.instance,
+            ready,
+            partitions,
+        };
+        // Strings and numbers always serialize; should they not, the page says why.
+        serde_json::to_string_pretty(&page).unwrap_or_else(|error| error.to_string()) + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(topic: &str, partition: i32) -> PartitionStatus {
+        PartitionStatus {
+            topic: topic.to_owned(),
+            partition,
+            state: "active",
+            next_offset: Some(42),
+            lag: Some(0),
+            stream_time_ms: None,
+            ids: 7,
+            slices: 2,
+            restore_remaining: None,
+        }
+    }
+
+    #[test]
+    fn the_page_shows_the_latest_rows_of_all_workers_in_order() {
+        let status = Status::new("g", "i");
+        status.update(0, vec![row("a", 0), row("a", 10)]);
+        status.update(1, vec![row("a", 2)]);
+        status.update(0, vec![row("a", 10)]);
+        let page: serde_json::Value = serde_json::from_str(&status.to_json(true)).unwrap();
+        assert_eq!(page["group"], "g");
+        assert_eq!(page["ready"], true);
+        let partitions = page["partitions"].as_array().unwrap();
+        assert_eq!(partitions.len(), 2);
+        assert_eq!(partitions[0]["partition"], 2);
+        assert_eq!(partitions[0]["worker"], 1);
+        assert_eq!(partitions[1]["partition"], 10);
+        assert_eq!(partitions[1]["next_offset"], 42);
+        assert!(partitions[1]["lag"] == 0 && partitions[1]["stream_time_ms"].is_null());
+    }
+}

@@ -1,0 +1,372 @@
+//! A run: the ids that one transaction let through (or renewed) in one scope, packed. One format
+//! for journal, store and restore. Bytes in, bytes out; nothing here touches Kafka.
+//!
+//! All integers are little-endian. For `n` ids:
+//!
+//! | at | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | magic, `KDRN` |
+//! | 4 | 1 | version, 1 |
+//! | 5 | 1 | flags: bit 0 says that there is a stream time; all others are 0 |
+//! | 6 | 8 | identity (u64): whose run this is |
+//! | 14 | 8 | stream time after the transaction in ms (i64); 0 when there is none |
+//! | 22 | 8 | input offset committed with the transaction, the next one to read (i64) |
+//! | 30 | 8 | ordinal of the first id (u64); the others follow one by one |
+//! | 38 | 4 | `n` (u32) |
+//! | 42 | 4 | `t`, length of the times in bytes (u32) |
+//! | 46 | 16 `n` | fingerprints (u128) |
+//! | 46 + 16 `n` | `t` | times in ms, as varints |
+//! | 46 + 16 `n` + `t` | the rest | input offsets of the first records, as varints |
+//! | end - 8 | 8 | xxh3_64 of all bytes before it (u64) |
+//!
+//! A column of varints holds the difference of each value to the one before it (to 0 for the
+//! first), wrapping, in zigzag (0, -1, 1, -2 ... as 0, 1, 2, 3 ...), seven bits a byte, lowest
+//! first, with the high bit set on every byte but the last of a value.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+const MAGIC: &[u8; 4] = b"KDRN";
+const VERSION: u8 = 1;
+const HAS_STREAM_TIME: u8 = 1;
+const HEADER_BYTES: usize = 46;
+const CHECKSUM_BYTES: usize = 8;
+const FINGERPRINT_BYTES: usize = 16;
+const MAX_VARINT_BYTES: usize = 10;
+/// No part has more ids, whatever the caller asks for: counts and lengths fit their 32 bits.
+const MAX_IDS: usize = 1 << 24;
+
+/// What one transaction did to a scope's seen set. The three columns have the same length, and
+/// ordinals rise by one along them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Whose run this is; its meaning is the journal's.
+    pub identity: u64,
+    /// Stream time after the transaction; `None` until a record had a timestamp.
+    pub stream_time_ms: Option<i64>,
+    /// Input position committed with the transaction.
+    pub next_offset: i64,
+    /// Ordinal of the first id (of the next one to come, in a run without ids).
+    pub first_ordinal: u64,
+    pub fingerprints: Vec<u128>,
+    /// Stream time when each was let through or renewed.
+    pub times_ms: Vec<i64>,
+    /// Input offset of each id's first record.
+    pub offsets: Vec<i64>,
+}
+
+/// Why bytes are no run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    #[error(
+        "not a run of kafka-dedup: something else writes to this journal; find out what, and give each its own topic"
+    )]
+    Foreign,
+    #[error(
+        "a run of format version {0}, and this build reads version {VERSION}: use a build that reads it"
+    )]
+    Version(u8),
+    #[error("a damaged run: {0}")]
+    Damaged(&'static str),
+}
+
+impl Run {
+    /// Packs the run into consecutive parts of at most `max_ids` ids (at least 1), each a full
+    /// run with its own first ordinal, all with the same stream time and next offset. A run
+    /// without ids gives one part. O(ids).
+    pub fn encode(&self, max_ids: usize) -> Vec<Vec<u8>> {
+        let max_ids = max_ids.clamp(1, MAX_IDS);
+        let len = self
+            .fingerprints
+            .len()
+            .min(self.times_ms.len())
+            .min(self.offsets.len());
+        let parts = len.div_ceil(max_ids).max(1);
+        (0..parts)
+            .map(|part| {
+                let start = part * max_ids;
+                self.encode_part(start, len.min(start + max_ids))
+            })
+            .collect()
+    }
+
+    fn encode_part(&self, start: usize, end: usize) -> Vec<u8> {
+        let count = end - start;
+        let mut times = Vec::with_capacity(2 * count);
+        put_column(&mut times, &self.times_ms[start..end]);
+
+        let mut bytes = Vec::with_capacity(
+            HEADER_BYTES + count * (FINGERPRINT_BYTES + 2) + times.len() + CHECKSUM_BYTES,
+        );
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(VERSION);
+        bytes.push(if self.stream_time_ms.is_some() {
+            HAS_STREAM_TIME
+        } else {
+            0
+        });
+        bytes.extend_from_slice(&self.identity.to_le_bytes());
+        bytes.extend_from_slice(&self.stream_time_ms.unwrap_or(0).to_le_bytes());
+        bytes.extend_from_slice(&self.next_offset.to_le_bytes());
+        let first_ordinal = self.first_ordinal.saturating_add(start as u64);
+        bytes.extend_from_slice(&first_ordinal.to_le_bytes());
+        bytes.extend_from_slice(&(count as u32).to_le_bytes());
+        bytes.extend_from_slice(&(times.len() as u32).to_le_bytes());
+        for fingerprint in &self.fingerprints[start..end] {
+            bytes.extend_from_slice(&fingerprint.to_le_bytes());
+        }
+        bytes.extend_from_slice(&times);
+        put_column(&mut bytes, &self.offsets[start..end]);
+        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// Unpacks one part. Allocates no more than the columns that the bytes really hold. O(bytes).
+    ///
+    /// # Errors
+    /// [`RunError`] for anything that [`Run::encode`] did not write so, byte for byte.
+    pub fn decode(bytes: &[u8]) -> Result<Run, RunError> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or(RunError::Foreign)?;
+        match rest.first() {
+            Some(&VERSION) => {}
+            Some(&version) => return Err(RunError::Version(version)),
+            None => return Err(RunError::Damaged("it is shorter than a header")),
+        }
+        let (body, checksum) = bytes
+            .split_last_chunk::<CHECKSUM_BYTES>()
+            .ok_or(RunError::Damaged("it is shorter than a header"))?;
+        if xxh3_64(body) != u64::from_le_bytes(*checksum) {
+            return Err(RunError::Damaged("its checksum does not match"));
+        }
+        let mut body = Reader(&body[MAGIC.len() + 1..]);
+        let flags = body.array::<1>()?[0];
+        let identity = u64::from_le_bytes(body.array()?);
+        let stream_time_ms = i64::from_le_bytes(body.array()?);
+        let next_offset = i64::from_le_bytes(body.array()?);
+        let first_ordinal = u64::from_le_bytes(body.array()?);
+        let count = u32::from_le_bytes(body.array()?) as usize;
+        let times_bytes = u32::from_le_bytes(body.array()?) as usize;
+        if flags & !HAS_STREAM_TIME != 0 {
+            return Err(RunError::Damaged(
+                "it has flags that this version does not know",
+            ));
+        }
+        if first_ordinal.checked_add(count as u64).is_none() {
+            return Err(RunError::Damaged("its ordinals overflow"));
+        }
+        let (fingerprints, odd) = body
+            .take(count.saturating_mul(FINGERPRINT_BYTES))?
+            .as_chunks::<FINGERPRINT_BYTES>();
+        debug_assert!(odd.is_empty());
+        let times = Reader(body.take(times_bytes)?);
+        Ok(Run {
+            identity,
+            stream_time_ms: (flags & HAS_STREAM_TIME != 0).then_some(stream_time_ms),
+            next_offset,
+            first_ordinal,
+            fingerprints: fingerprints
+                .iter()
+                .map(|chunk| u128::from_le_bytes(*chunk))
+                .collect(),
+            times_ms: times.column(count)?,
+            offsets: body.column(count)?,
+        })
+    }
+}
+
+fn put_column(bytes: &mut Vec<u8>, values: &[i64]) {
+    let mut previous = 0_i64;
+    for value in values {
+        let delta = value.wrapping_sub(previous);
+        put_varint(bytes, ((delta << 1) ^ (delta >> 63)) as u64);
+        previous = *value;
+    }
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// The bytes that are left.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], RunError> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or(RunError::Damaged("it is shorter than it says"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RunError> {
+        let (array, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(RunError::Damaged("it is shorter than it says"))?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    /// All that is left, as a column of `count` values.
+    fn column(mut self, count: usize) -> Result<Vec<i64>, RunError> {
+        // A value takes a byte at least: a count beyond that is a lie that must not allocate.
+        if count > self.0.len() {
+            return Err(RunError::Damaged("a column is shorter than its count"));
+        }
+        let mut values = Vec::with_capacity(count);
+        let mut previous = 0_i64;
+        for _ in 0..count {
+            let zigzag = self.varint()?;
+            let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+            previous = previous.wrapping_add(delta);
+            values.push(previous);
+        }
+        if !self.0.is_empty() {
+            return Err(RunError::Damaged("a column is longer than its count"));
+        }
+        Ok(values)
+    }
+
+    fn varint(&mut self) -> Result<u64, RunError> {
+        let mut value = 0_u64;
+        for index in 0..MAX_VARINT_BYTES {
+            let [byte] = self.array::<1>()?;
+            // The tenth byte has room for the one bit that is left of 64.
+            if index == MAX_VARINT_BYTES - 1 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << (7 * index);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(RunError::Damaged("a number has more than 64 bits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_run() -> impl Strategy<Value = Run> {
+        let entry = (any::<u128>(), any::<i64>(), any::<i64>());
+        let entries = prop::collection::vec(entry, 0..40);
+        let head = (
+            any::<u64>(),
+            any::<Option<i64>>(),
+            any::<i64>(),
+            0..u64::MAX - 40,
+        );
+        (head, entries).prop_map(
+            |((identity, stream_time_ms, next_offset, first_ordinal), ids)| {
+                let mut run = Run {
+                    identity,
+                    stream_time_ms,
+                    next_offset,
+                    first_ordinal,
+                    ..Run::default()
+                };
+                for (fingerprint, time_ms, offset) in ids {
+                    run.fingerprints.push(fingerprint);
+                    run.times_ms.push(time_ms);
+                    run.offsets.push(offset);
+                }
+                run
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn parts_put_together_are_the_run(run in any_run(), max_ids in 0_usize..50) {
+            let mut whole = Run { fingerprints: vec![], times_ms: vec![], offsets: vec![], ..run.clone() };
+            for (index, bytes) in run.encode(max_ids).iter().enumerate() {
+                let part = Run::decode(bytes).unwrap();
+                prop_assert!(part.fingerprints.len() <= max_ids.max(1));
+                prop_assert!(index == 0 || !part.fingerprints.is_empty());
+                prop_assert_eq!(part.identity, run.identity);
+                prop_assert_eq!(part.stream_time_ms, run.stream_time_ms);
+                prop_assert_eq!(part.next_offset, run.next_offset);
+                prop_assert_eq!(part.first_ordinal, run.first_ordinal + whole.fingerprints.len() as u64);
+                whole.fingerprints.extend(part.fingerprints);
+                whole.times_ms.extend(part.times_ms);
+                whole.offsets.extend(part.offsets);
+            }
+            prop_assert_eq!(whole, run);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_noticed(run in any_run(), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
+            let mut bytes = run.encode(usize::MAX).remove(0);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            prop_assert!(Run::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_cut_off_run_is_noticed(run in any_run(), at in any::<prop::sample::Index>()) {
+            let bytes = run.encode(usize::MAX).remove(0);
+            prop_assert!(Run::decode(&bytes[..at.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Run::decode(&bytes).is_err());
+        }
+
+        /// What a checksum cannot stop: a body made with intent, or by a defect.
+        #[test]
+        fn an_arbitrary_body_with_a_right_checksum_does_no_harm(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            count in prop_oneof![Just(u32::MAX), 0_u32..8],
+            times_bytes in prop_oneof![Just(u32::MAX), 0_u32..60],
+        ) {
+            let mut bytes = [MAGIC.as_slice(), &[VERSION, 1], &[7; 32]].concat();
+            bytes.extend(count.to_le_bytes());
+            bytes.extend(times_bytes.to_le_bytes());
+            bytes.extend(body);
+            bytes.extend(xxh3_64(&bytes).to_le_bytes());
+            if let Ok(run) = Run::decode(&bytes) {
+                prop_assert_eq!(run.fingerprints.len(), count as usize);
+                prop_assert_eq!(run.times_ms.len(), count as usize);
+                prop_assert_eq!(run.offsets.len(), count as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_refusal_has_its_name() {
+        let bytes = Run::default().encode(1).remove(0);
+        assert_eq!(bytes.len(), HEADER_BYTES + CHECKSUM_BYTES);
+        assert_eq!(Run::decode(&bytes), Ok(Run::default()));
+        assert_eq!(Run::decode(b""), Err(RunError::Foreign));
+        assert_eq!(Run::decode(b"{\"a\":1}"), Err(RunError::Foreign));
+        assert_eq!(Run::decode(b"KDRN\x02"), Err(RunError::Version(2)));
+        assert!(matches!(Run::decode(b"KDRN"), Err(RunError::Damaged(_))));
+        assert!(matches!(
+            Run::decode(b"KDRN\x01"),
+            Err(RunError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn an_id_takes_twenty_bytes_at_most() {
+        let ids = 20_000_i64;
+        let run = Run {
+            stream_time_ms: Some(1_700_000_000_000),
+            fingerprints: (0..ids).map(|id| (id as u128) << 64).collect(),
+            times_ms: (0..ids).map(|id| 1_700_000_000_000 + id / 7).collect(),
+            offsets: (0..ids).map(|id| 5_000_000_000 + id * 3 / 2).collect(),
+            ..Run::default()
+        };
+        let bytes = run.encode(usize::MAX).remove(0).len();
+        assert!(bytes <= 20 * ids as usize, "{bytes}");
+    }
+}

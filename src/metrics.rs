@@ -1,0 +1,412 @@
+//! Every metric the process exports, defined in this one file; touches nothing but its own registry.
+//!
+//! Names start with `kafka_dedup_`, units are base units and stand in the name. Counters begin at 0
+//! with the process. Label values are bounded (I8): topics and partitions are those assigned to
+//! this process, every other label is one of a fixed set of words.
+//!
+//! The verdict counters of [`TopicMetrics`] move only after the transaction that carries the
+//! records has committed, all of them together, so at any time (I2)
+//! received = forwarded + duplicate + rejected + dropped.
+
+mod define;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
+};
+
+use define::{counter, counters, gauge, gauges, histogram, histograms, int_gauges, register};
+
+/// From 1 ms to the longest transaction time-out.
+const STEP_BUCKETS_SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// From a producer's retry to a replay of last week's data.
+const AGE_BUCKETS_SECONDS: &[f64] = &[
+    0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 43200.0, 86400.0, 259200.0, 604800.0,
+];
+/// From a trickle to the largest `transaction.records`.
+const RECORDS_BUCKETS: &[f64] = &[
+    1.0, 10.0, 100.0, 1000.0, 2500.0, 5000.0, 10000.0, 20000.0, 50000.0, 100000.0, 1000000.0,
+];
+
+/// The metrics of the process. One for all workers; every handle in it may be used from any thread.
+pub struct Metrics {
+    registry: Registry,
+    topics: TopicFamilies,
+    partitions: PartitionFamilies,
+    transactions: IntCounterVec,
+    /// Transactions that committed.
+    pub transactions_committed: IntCounter,
+    /// Transactional producers replaced after an unknown or fatal outcome (I7).
+    pub producer_rebuilds: IntCounter,
+    /// Label `event`: assigned, revoked or lost.
+    pub rebalances: IntCounterVec,
+    /// Label `code`: librdkafka's name of the error.
+    pub client_errors: IntCounterVec,
+    /// Label `step`: drain, offsets, commit or publish. Seconds.
+    pub commit_step_seconds: HistogramVec,
+    /// Consumed records of each committed transaction.
+    pub transaction_records: Histogram,
+    /// Unix time of the latest commit, in seconds; 0 before the first.
+    pub last_commit_timestamp_seconds: Gauge,
+    /// DeleteRecords requests on the journal that failed.
+    pub journal_trim_failures: IntCounter,
+    /// Journal records that are no run of this deployment and were passed over.
+    pub journal_foreign_records: IntCounter,
+}
+
+/// The verdict counters of one input topic, resolved once: an increment is one atomic addition.
+/// Increment them only after the commit (I2).
+#[derive(Clone)]
+pub struct TopicMetrics {
+    /// Records consumed.
+    pub received: IntCounter,
+    /// Records let through to the output.
+    pub forwarded: IntCounter,
+    /// Duplicates of an id that an earlier transaction let through.
+    pub duplicates_window: IntCounter,
+    /// Duplicates of an id that the same transaction let through.
+    pub duplicates_transaction: IntCounter,
+    /// Rejected because the id is missing and `id.missing` says reject.
+    pub rejected_missing_id: IntCounter,
+    /// Rejected because no id can be read from the record.
+    pub rejected_unparsable: IntCounter,
+    /// Rejected because the output topic refuses the record.
+    pub rejected_refused: IntCounter,
+    /// Dropped because the id is missing and `id.missing` says drop.
+    pub dropped: IntCounter,
+    /// Records without an id, whatever became of them; they are also in one of the counters above.
+    pub missing_id: IntCounter,
+    /// Stream time between a duplicate and the letting-through of its id, in seconds.
+    pub duplicate_age_seconds: Histogram,
+}
+
+/// The gauges of one assigned partition, resolved once.
+#[derive(Clone)]
+pub struct PartitionMetrics {
+    /// Records between the committed position and the end of the partition.
+    pub lag: IntGauge,
+    /// Stream time as Unix time, in seconds.
+    pub stream_time: Gauge,
+    /// Ids remembered.
+    pub ids: IntGauge,
+    /// Memory of the seen window, in bytes.
+    pub window_bytes: IntGauge,
+    /// Journal offsets still to be read before the partition may be processed (I5).
+    pub restore_remaining: IntGauge,
+    /// Ids that the latest restore brought back, from store and journal together.
+    pub restored_ids: IntGauge,
+    /// 0 while the seen set is restored, 1 while records are judged.
+    pub state: IntGauge,
+}
+
+struct TopicFamilies {
+    received: IntCounterVec,
+    forwarded: IntCounterVec,
+    duplicate: IntCounterVec,
+    rejected: IntCounterVec,
+    dropped: IntCounterVec,
+    missing_id: IntCounterVec,
+    duplicate_age: HistogramVec,
+}
+
+struct PartitionFamilies {
+    /// How many assignments of a partition are live: within one process a partition may reach its
+    /// next worker before the worker that lost it has noticed.
+    live: Mutex<HashMap<(String, i32), usize>>,
+    lag: IntGaugeVec,
+    stream_time: GaugeVec,
+    ids: IntGaugeVec,
+    window_bytes: IntGaugeVec,
+    restore_remaining: IntGaugeVec,
+    restored_ids: IntGaugeVec,
+    state: IntGaugeVec,
+}
+
+impl Metrics {
+    /// A registry of its own with every family in it, and the process collector.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        register(r, ProcessCollector::for_self());
+        int_gauges(
+            r,
+            "kafka_dedup_build_info",
+            "Always 1; the label is the version of the program.",
+            &["version"],
+        )
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+        let transactions = counters(
+            r,
+            "kafka_dedup_transactions_total",
+            "Transactions ended, by outcome (committed, aborted) and, for aborted ones, by cause.",
+            &["outcome", "cause"],
+        );
+        let metrics = Self {
+            topics: TopicFamilies::new(r),
+            partitions: PartitionFamilies::new(r),
+            transactions_committed: transactions.with_label_values(&["committed", ""]),
+            transactions,
+            producer_rebuilds: counter(
+                r,
+                "kafka_dedup_producer_rebuilds_total",
+                "Transactional producers replaced after an unknown or fatal outcome.",
+            ),
+            rebalances: counters(
+                r,
+                "kafka_dedup_rebalances_total",
+                "Rebalance events by kind: assigned, revoked, lost (the group went on without us).",
+                &["event"],
+            ),
+            client_errors: counters(
+                r,
+                "kafka_dedup_client_errors_total",
+                "Errors that the Kafka clients reported, by librdkafka's error code; most are retried.",
+                &["code"],
+            ),
+            commit_step_seconds: histograms(
+                r,
+                "kafka_dedup_commit_step_duration_seconds",
+                "Duration of each step of a commit: drain (deliveries), offsets, commit, publish (window and store).",
+                &["step"],
+                STEP_BUCKETS_SECONDS,
+            ),
+            transaction_records: histogram(
+                r,
+                "kafka_dedup_transaction_records",
+                "Consumed records of each committed transaction.",
+                RECORDS_BUCKETS,
+            ),
+            last_commit_timestamp_seconds: gauge(
+                r,
+                "kafka_dedup_last_commit_timestamp_seconds",
+                "Unix time of the latest committed transaction; 0 before the first.",
+            ),
+            journal_trim_failures: counter(
+                r,
+                "kafka_dedup_journal_trim_failures_total",
+                "DeleteRecords requests on the journal that failed; the journal grows meanwhile.",
+            ),
+            journal_foreign_records: counter(
+                r,
+                "kafka_dedup_journal_foreign_records_total",
+                "Journal records that are no run of this deployment and were passed over; should stay 0.",
+            ),
+            registry,
+        };
+        // Series with a known set of labels exist from the start, so that a first increase is seen
+        // as an increase.
+        for event in ["assigned", "revoked", "lost"] {
+            metrics.rebalances.with_label_values(&[event]);
+        }
+        for step in ["drain", "offsets", "commit", "publish"] {
+            metrics.commit_step_seconds.with_label_values(&[step]);
+        }
+        Arc::new(metrics)
+    }
+
+    /// Everything in the Prometheus text format (`prometheus::TEXT_FORMAT`). Reads `/proc/self`;
+    /// linear in the number of series.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded in full");
+        }
+        text
+    }
+
+    /// Counts a transaction that was aborted. `cause` is one of a fixed set of words.
+    pub fn transaction_aborted(&self, cause: &'static str) {
+        self.transactions
+            .with_label_values(&["aborted", cause])
+            .inc();
+    }
+
+    /// Notes how long a step of a commit took: drain, offsets, commit or publish.
+    pub fn observe_step(&self, step: &'static str, took: std::time::Duration) {
+        self.commit_step_seconds
+            .with_label_values(&[step])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts an error that a Kafka client reported, by librdkafka's name for it.
+    pub fn client_error(&self, code: Option<rdkafka::error::RDKafkaErrorCode>) {
+        let name = code.map_or_else(|| "unknown".to_owned(), |code| format!("{code:?}"));
+        self.client_errors.with_label_values(&[&name]).inc();
+    }
+
+    /// The counters of an input topic. Call once an assignment, keep the result.
+    #[must_use]
+    pub fn topic(&self, topic: &str) -> TopicMetrics {
+        self.topics.resolve(topic)
+    }
+
+    /// The gauges of a partition, from now on exported. Call once for each assignment, and
+    /// [`Self::forget_partition`] once when it ends. The values of an earlier owner in this
+    /// process stay until they are set.
+    #[must_use]
+    pub fn partition(&self, topic: &str, partition: i32) -> PartitionMetrics {
+        *self
+            .partitions
+            .live()
+            .entry((topic.to_owned(), partition))
+            .or_default() += 1;
+        self.partitions.resolve(topic, &partition.to_string())
+    }
+
+    /// The assignment has ended: the partition's gauges are exported no longer, unless another
+    /// worker of this process has it by now. A partition that is not known is ignored.
+    pub fn forget_partition(&self, topic: &str, partition: i32) {
+        let mut live = self.partitions.live();
+        let key = (topic.to_owned(), partition);
+        match live.get_mut(&key) {
+            None => {}
+            Some(assignments) if *assignments > 1 => *assignments -= 1,
+            Some(_) => {
+                live.remove(&key);
+                self.partitions.remove(topic, &partition.to_string());
+            }
+        }
+    }
+}
+
+impl TopicFamilies {
+    fn new(r: &Registry) -> Self {
+        const SUM: &str =
+            "Counted after the commit: received = forwarded + duplicate + rejected + dropped.";
+        let verdict =
+            |name, help, labels: &[_]| counters(r, name, &format!("{help} {SUM}"), labels);
+        let by_topic = |name, help| verdict(name, help, &["topic"]);
+        let by_reason = |name, help| verdict(name, help, &["topic", "reason"]);
+        Self {
+            received: by_topic("kafka_dedup_records_received_total", "Records consumed."),
+            forwarded: by_topic(
+                "kafka_dedup_records_forwarded_total",
+                "Records let through to the output.",
+            ),
+            duplicate: by_reason(
+                "kafka_dedup_records_duplicate_total",
+                "Duplicates, by where their id was seen: an earlier transaction (window) or the same one (transaction).",
+            ),
+            rejected: by_reason(
+                "kafka_dedup_records_rejected_total",
+                "Records rejected, by reason: missing_id, unparsable, refused (by the output topic).",
+            ),
+            dropped: by_topic(
+                "kafka_dedup_records_dropped_total",
+                "Records without an id, dropped as id.missing says.",
+            ),
+            missing_id: counters(
+                r,
+                "kafka_dedup_records_missing_id_total",
+                "Records without an id, whatever became of them; each is also counted as forwarded, rejected or dropped.",
+                &["topic"],
+            ),
+            duplicate_age: histograms(
+                r,
+                "kafka_dedup_duplicate_age_seconds",
+                "Stream time between a duplicate and the letting-through of its id.",
+                &["topic"],
+                AGE_BUCKETS_SECONDS,
+            ),
+        }
+    }
+
+    fn resolve(&self, topic: &str) -> TopicMetrics {
+        let duplicate = |reason| self.duplicate.with_label_values(&[topic, reason]);
+        let rejected = |reason| self.rejected.with_label_values(&[topic, reason]);
+        TopicMetrics {
+            received: self.received.with_label_values(&[topic]),
+            forwarded: self.forwarded.with_label_values(&[topic]),
+            duplicates_window: duplicate("window"),
+            duplicates_transaction: duplicate("transaction"),
+            rejected_missing_id: rejected("missing_id"),
+            rejected_unparsable: rejected("unparsable"),
+            rejected_refused: rejected("refused"),
+            dropped: self.dropped.with_label_values(&[topic]),
+            missing_id: self.missing_id.with_label_values(&[topic]),
+            duplicate_age_seconds: self.duplicate_age.with_label_values(&[topic]),
+        }
+    }
+}
+
+impl PartitionFamilies {
+    fn new(r: &Registry) -> Self {
+        const LABELS: &[&str] = &["topic", "partition"];
+        let gauge = |name, help| int_gauges(r, name, help, LABELS);
+        Self {
+            live: Mutex::new(HashMap::new()),
+            lag: gauge(
+                "kafka_dedup_lag_records",
+                "Records between the committed position and the end of the partition; 0 until first known.",
+            ),
+            stream_time: gauges(
+                r,
+                "kafka_dedup_stream_timestamp_seconds",
+                "Stream time (largest record timestamp so far) as Unix time; 0 until first known.",
+                LABELS,
+            ),
+            ids: gauge("kafka_dedup_window_ids", "Ids remembered."),
+            window_bytes: gauge(
+                "kafka_dedup_window_bytes",
+                "Memory held by the seen window.",
+            ),
+            restore_remaining: gauge(
+                "kafka_dedup_restore_remaining_offsets",
+                "Journal offsets still to be read before the partition may be processed.",
+            ),
+            restored_ids: gauge(
+                "kafka_dedup_restored_ids",
+                "Ids that the latest restore brought back, from store and journal together.",
+            ),
+            state: gauge(
+                "kafka_dedup_partition_active",
+                "1 while records of the partition are judged, 0 while its seen set is restored.",
+            ),
+        }
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<(String, i32), usize>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resolve(&self, topic: &str, partition: &str) -> PartitionMetrics {
+        let labels = &[topic, partition];
+        PartitionMetrics {
+            lag: self.lag.with_label_values(labels),
+            stream_time: self.stream_time.with_label_values(labels),
+            ids: self.ids.with_label_values(labels),
+            window_bytes: self.window_bytes.with_label_values(labels),
+            restore_remaining: self.restore_remaining.with_label_values(labels),
+            restored_ids: self.restored_ids.with_label_values(labels),
+            state: self.state.with_label_values(labels),
+        }
+    }
+
+    fn remove(&self, topic: &str, partition: &str) {
+        let labels = &[topic, partition];
+        // An error says that the series is gone already, which is what is wanted.
+        let _ = self.stream_time.remove_label_values(labels);
+        for family in [
+            &self.lag,
+            &self.ids,
+            &self.window_bytes,
+            &self.restore_remaining,
+            &self.restored_ids,
+            &self.state,
+        ] {
+            let _ = family.remove_label_values(labels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! What a scrape shows.
+
+use super::*;
+
+/// The names of all families a scrape shows, in order.
+fn families(metrics: &Metrics) -> Vec<String> {
+    let text = metrics.encode();
+    let types = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE kafka_dedup_"));
+    types.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_scrape_shows_every_metric_with_its_type() {
+    let metrics = Metrics::new();
+    let _ = metrics.topic("a");
+    let _ = metrics.partition("a", 3);
+    metrics
+        .client_errors
+        .with_label_values(&["BrokerTransportFailure"])
+        .inc();
+    assert_eq!(
+        families(&metrics),
+        [
+            "build_info gauge",
+            "client_errors_total counter",
+            "commit_step_duration_seconds histogram",
+            "duplicate_age_seconds histogram",
+            "journal_foreign_records_total counter",
+            "journal_trim_failures_total counter",
+            "lag_records gauge",
+            "last_commit_timestamp_seconds gauge",
+            "partition_active gauge",
+            "producer_rebuilds_total counter",
+            "rebalances_total counter",
+            "records_dropped_total counter",
+            "records_duplicate_total counter",
+            "records_forwarded_total counter",
+            "records_missing_id_total counter",
+            "records_received_total counter",
+            "records_rejected_total counter",
+            "restore_remaining_offsets gauge",
+            "restored_ids gauge",
+            "stream_timestamp_seconds gauge",
+            "transaction_records histogram",
+            "transactions_total counter",
+            "window_bytes gauge",
+            "window_ids gauge",
+        ]
+    );
+    assert!(metrics.encode().contains("process_resident_memory_bytes"));
+}
+
+#[test]
+fn verdicts_and_outcomes_carry_their_labels_and_start_at_zero() {
+    let metrics = Metrics::new();
+    let topic = metrics.topic("a");
+    topic.received.inc_by(3);
+    topic.duplicates_transaction.inc();
+    metrics.transactions_committed.inc();
+    metrics.transaction_aborted("rebalance");
+    let text = metrics.encode();
+    for line in [
+        "kafka_dedup_records_received_total{topic=\"a\"} 3",
+        "kafka_dedup_records_duplicate_total{reason=\"transaction\",topic=\"a\"} 1",
+        "kafka_dedup_records_duplicate_total{reason=\"window\",topic=\"a\"} 0",
+        "kafka_dedup_records_rejected_total{reason=\"refused\",topic=\"a\"} 0",
+        "kafka_dedup_transactions_total{cause=\"\",outcome=\"committed\"} 1",
+        "kafka_dedup_transactions_total{cause=\"rebalance\",outcome=\"aborted\"} 1",
+        "kafka_dedup_rebalances_total{event=\"lost\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
+    }
+}
+
+#[test]
+fn a_partition_that_was_given_back_is_shown_no_longer() {
+    let metrics = Metrics::new();
+    metrics.partition("a", 3).lag.set(7);
+    assert!(
+        metrics
+            .encode()
+            .contains("kafka_dedup_lag_records{partition=\"3\",topic=\"a\"} 7")
+    );
+    metrics.forget_partition("a", 3);
+    metrics.forget_partition("a", 3);
+    assert!(!metrics.encode().contains("partition=\"3\""));
+}
+
+#[test]
+fn a_partition_lost_by_one_worker_stays_shown_for_the_next_one() {
+    let metrics = Metrics::new();
+    let _loser = metrics.partition("a", 3);
+    let owner = metrics.partition("a", 3);
+    metrics.forget_partition("a", 3);
+    owner.lag.set(9);
+    assert!(
+        metrics
+            .encode()
+            .contains("kafka_dedup_lag_records{partition=\"3\",topic=\"a\"} 9")
+    );
+    metrics.forget_partition("a", 3);
+    assert!(!metrics.encode().contains("partition=\"3\""));
+}

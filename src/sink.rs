@@ -1,0 +1,326 @@
+//! Sink: the transactional producer, and the count of what it still has to deliver.
+//!
+//! It sends records and knows, for each that was refused or lost, which input record it came from.
+//! When a transaction begins and ends is decided in [`crate::commit`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+
+use crate::config::Config;
+use crate::exit::Stop;
+use crate::kafka::clients;
+use crate::kafka::context::Logged;
+
+/// Which of a scope's topics a record was sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Output,
+    Duplicates,
+    Rejected,
+    Journal,
+}
+
+/// Where a record in flight came from: the scope (its place in the worker's list) and the offset
+/// of the input record. For the journal the offset is of no meaning.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    pub scope: usize,
+    pub offset: i64,
+    pub target: Target,
+}
+
+/// What is sent: the parts of a Kafka record. `None` is null, which is not the same as empty.
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: Option<OwnedHeaders>,
+    pub timestamp_ms: Option<i64>,
+}
+
+/// A delivery that failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub origin: Origin,
+    pub code: RDKafkaErrorCode,
+}
+
+#[derive(Default)]
+struct Deliveries {
+    /// Reports since this producer was made.
+    reported: AtomicU64,
+    /// The count that somebody waits for; the report that reaches it wakes them.
+    awaited: AtomicU64,
+    notes: Mutex<Notes>,
+    reached: Condvar,
+}
+
+#[derive(Default)]
+struct Notes {
+    /// (index of the record in its transaction, why)
+    failed: Vec<(usize, RDKafkaErrorCode)>,
+    /// (index of the record in its transaction, its offset in the journal)
+    journalled: Vec<(usize, i64)>,
+}
+
+impl Deliveries {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // Whole after every statement: a panic elsewhere is no reason to stop using it.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bit of a record's tag that says it went to the journal; the rest is its index in the
+/// transaction. It spares the delivery thread a look-up for every record.
+const JOURNAL_TAG: usize = 1 << (usize::BITS - 1);
+
+/// Counts delivery reports.
+pub struct SinkContext {
+    logged: Logged,
+    deliveries: Deliveries,
+}
+
+impl ClientContext for SinkContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.logged.error(error, reason);
+    }
+}
+
+impl ProducerContext for SinkContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
+        match result {
+            Ok(record) if tag & JOURNAL_TAG != 0 => {
+                let index = tag & !JOURNAL_TAG;
+                self.deliveries
+                    .notes()
+                    .journalled
+                    .push((index, record.offset()));
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                let code = error
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown);
+                self.deliveries
+                    .notes()
+                    .failed
+                    .push((tag & !JOURNAL_TAG, code));
+            }
+        }
+        let reported = self.deliveries.reported.fetch_add(1, Ordering::SeqCst) + 1;
+        if reported == self.deliveries.awaited.load(Ordering::SeqCst) {
+            // Taking the lock orders this wake-up after the waiter's last look.
+            drop(self.deliveries.notes());
+            self.deliveries.reached.notify_all();
+        }
+    }
+}
+
+/// The transactional producer of one worker.
+pub struct Sink {
+    producer: ThreadedProducer<SinkContext>,
+    /// Records handed to this producer since it was made.
+    sent: u64,
+    /// The records of the open transaction, by their index in it.
+    origins: Vec<Origin>,
+}
+
+impl Sink {
+    /// Creates the producer; [`Sink::init`] must follow.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not accept: status 64.
+    pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
+        let context = SinkContext {
+            logged: Logged::new(),
+            deliveries: Deliveries::default(),
+        };
+        let producer = clients::producer_config(config, worker)
+            .create_with_context(context)
+            .map_err(|error| {
+                Stop::usage(format!("kafka: the producer cannot be created: {error}"))
+            })?;
+        Ok(Self {
+            producer,
+            sent: 0,
+            origins: Vec::new(),
+        })
+    }
+
+    /// Takes the transactional id over: what its last user left open is ended first.
+    pub fn init(&self, timeout: Duration) -> KafkaResult<()> {
+        self.producer.init_transactions(timeout)
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&mut self) -> KafkaResult<()> {
+        self.origins.clear();
+        let mut notes = self.producer.context().deliveries.notes();
+        notes.failed.clear();
+        notes.journalled.clear();
+        drop(notes);
+        self.producer.begin_transaction()
+    }
+
+    /// Hands a record to the producer, in order. While its queue is full, waits for deliveries
+    /// until `deadline`.
+    pub fn send(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        origin: Origin,
+        deadline: Instant,
+    ) -> KafkaResult<()> {
+        let index = self.origins.len();
+        let tag = if origin.target == Target::Journal {
+            index | JOURNAL_TAG
+        } else {
+            index
+        };
+        let mut record =
+            BaseRecord::with_opaque_to(outgoing.topic, tag).partition(outgoing.partition);
+        record.key = outgoing.key;
+        record.payload = outgoing.value;
+        record.headers = outgoing.headers;
+        record.timestamp = outgoing.timestamp_ms;
+        let mut looked_again = false;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => break,
+                Err((error, _)) if Instant::now() >= deadline => return Err(error),
+                Err((error, returned)) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) => {
+                        record = returned;
+                        let soon = Instant::now() + Duration::from_millis(50);
+                        self.await_reports(self.reported() + 1, soon);
+                    }
+                    Some(RDKafkaErrorCode::UnknownPartition) if !looked_again => {
+                        // The topic has grown since the producer last looked at it.
+                        looked_again = true;
+                        record = returned;
+                        self.refresh_metadata(outgoing.topic)?;
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        self.origins.push(origin);
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Waits until every record sent has been reported on. False when `deadline` passed first.
+    pub fn drain(&self, deadline: Instant) -> bool {
+        if !self.await_reports(self.sent, deadline) {
+            return false;
+        }
+        // The reports were counted an instant before librdkafka lets go of the messages; a commit
+        // in that instant would find them in flight and wait 100 ms.
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
+    /// The deliveries of this transaction that failed so far.
+    pub fn failures(&self) -> Vec<Failure> {
+        let notes = self.producer.context().deliveries.notes();
+        notes
+            .failed
+            .iter()
+            .filter_map(|&(index, code)| {
+                self.origins
+                    .get(index)
+                    .map(|&origin| Failure { origin, code })
+            })
+            .collect()
+    }
+
+    /// For each run of this transaction: its scope, and its offset in the journal.
+    pub fn journalled(&self) -> Vec<(usize, i64)> {
+        let notes = self.producer.context().deliveries.notes();
+        notes
+            .journalled
+            .iter()
+            .filter_map(|&(index, offset)| self.origins.get(index).map(|o| (o.scope, offset)))
+            .collect()
+    }
+
+    /// Adds the input offsets to the transaction.
+    pub fn send_offsets(
+        &self,
+        offsets: &TopicPartitionList,
+        membership: &ConsumerGroupMetadata,
+        timeout: Duration,
+    ) -> KafkaResult<()> {
+        self.producer
+            .send_offsets_to_transaction(offsets, membership, timeout)
+    }
+
+    /// Commits. Nothing may be in flight.
+    pub fn commit(&self, timeout: Duration) -> KafkaResult<()> {
+        self.producer.commit_transaction(timeout)
+    }
+
+    /// Aborts. What is in flight is ended by librdkafka; never purge before (the next transaction
+    /// would fail out of sequence).
+    pub fn abort(&self, timeout: Duration) -> KafkaResult<()> {
+        self.producer.abort_transaction(timeout)
+    }
+
+    /// Makes the producer look at a topic again, when its partitions may have grown.
+    fn refresh_metadata(&self, topic: &str) -> KafkaResult<()> {
+        self.producer
+            .client()
+            .fetch_metadata(Some(topic), Duration::from_secs(5))
+            .map(drop)
+    }
+
+    /// The last error that librdkafka reported of this producer, for sentences.
+    pub fn last_error(&self) -> Option<String> {
+        self.producer.context().logged.last_error()
+    }
+
+    fn reported(&self) -> u64 {
+        self.producer
+            .context()
+            .deliveries
+            .reported
+            .load(Ordering::SeqCst)
+    }
+
+    fn await_reports(&self, count: u64, deadline: Instant) -> bool {
+        let deliveries = &self.producer.context().deliveries;
+        deliveries.awaited.store(count, Ordering::SeqCst);
+        let mut notes = deliveries.notes();
+        while deliveries.reported.load(Ordering::SeqCst) < count {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            notes = deliveries
+                .reached
+                .wait_timeout(notes, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+}

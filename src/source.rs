@@ -1,0 +1,249 @@
+//! Source: the consumer group membership and the records of the assigned partitions.
+//!
+//! A rebalance is an event: librdkafka's callback only notes it, and the worker acknowledges it in
+//! its own time, between two polls, after it has committed or aborted what is open (I6). It may
+//! touch the consumer and nothing else.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{
+    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
+};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::Config;
+use crate::exit::Stop;
+use crate::kafka::clients;
+use crate::kafka::context::Logged;
+use crate::kafka::describe;
+
+/// An input topic and one of its partitions.
+pub type Partition = (String, i32);
+
+/// What the group has decided about this member's partitions.
+#[derive(Debug)]
+pub enum Rebalance {
+    /// These are ours from now on.
+    Assigned(Vec<Partition>),
+    /// These go to another member once we acknowledge: what is open can still be committed.
+    Revoked(Vec<Partition>),
+    /// These are gone already: what is open can only be aborted.
+    Lost(Vec<Partition>),
+}
+
+/// Notes rebalances; the log lines of the consumer go where all of librdkafka's go.
+pub struct SourceContext {
+    logged: Logged,
+    noted: Mutex<VecDeque<Rebalance>>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for SourceContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.logged.error(error, reason);
+    }
+}
+
+impl ConsumerContext for SourceContext {
+    /// Runs on the polling thread. Overridden whole: the default would assign at once, at the
+    /// committed offset, before the seen set covers it (I5).
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        if self.closing.load(Ordering::Relaxed) {
+            // Nobody polls any more to acknowledge it later; unanswered, closing waits for ever.
+            if let Err(error) = unassign(consumer, partitions) {
+                tracing::debug!(%error, "giving partitions back while closing");
+            }
+            return;
+        }
+        let list = partitions
+            .elements()
+            .iter()
+            .map(|element| (element.topic().to_owned(), element.partition()))
+            .collect();
+        let event = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(list),
+            _ if consumer.assignment_lost() => Rebalance::Lost(list),
+            _ => Rebalance::Revoked(list),
+        };
+        lock(&self.noted).push_back(event);
+    }
+}
+
+/// The consumer of one worker.
+pub struct Source {
+    consumer: BaseConsumer<SourceContext>,
+}
+
+impl Source {
+    /// Creates the consumer; nothing is subscribed yet.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not accept: status 64.
+    pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
+        let context = SourceContext {
+            logged: Logged::new(),
+            noted: Mutex::new(VecDeque::new()),
+            closing: AtomicBool::new(false),
+        };
+        let consumer = clients::consumer_config(config, worker)
+            .create_with_context(context)
+            .map_err(|error| {
+                Stop::usage(format!("kafka: the consumer cannot be created: {error}"))
+            })?;
+        Ok(Self { consumer })
+    }
+
+    /// Subscribes to exactly these topics, in place of what was subscribed before.
+    pub fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        self.consumer.subscribe(&names)
+    }
+
+    /// The next record, or `None` after `timeout` or when a rebalance was noted.
+    pub fn poll(&self, timeout: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        self.consumer.poll(timeout)
+    }
+
+    /// The oldest rebalance that has not been taken yet. Each must be acknowledged.
+    pub fn next_rebalance(&self) -> Option<Rebalance> {
+        lock(&self.consumer.context().noted).pop_front()
+    }
+
+    /// Acknowledges an assignment: the partitions are ours, but nothing is read from them until
+    /// [`Source::start`]. An empty assignment must be acknowledged too.
+    pub fn acknowledge_assigned(&self, partitions: &[Partition]) -> KafkaResult<()> {
+        // The end is the one start offset that is always valid and brings no records meanwhile.
+        let list = list_of(partitions, Offset::End)?;
+        if is_cooperative(&self.consumer) {
+            self.consumer.incremental_assign(&list)?;
+        } else {
+            self.consumer.assign(&list)?;
+        }
+        if partitions.is_empty() {
+            Ok(())
+        } else {
+            self.consumer.pause(&list)
+        }
+    }
+
+    /// Acknowledges a revocation or a loss.
+    pub fn acknowledge_revoked(&self, partitions: &[Partition]) -> KafkaResult<()> {
+        unassign(&self.consumer, &list_of(partitions, Offset::Invalid)?)
+    }
+
+    /// Begins to read a partition at `offset`. Records fetched before are not delivered any more.
+    ///
+    /// # Errors
+    /// Where librdkafka is not ready to seek yet: try again.
+    pub fn start(&self, partition: &Partition, offset: i64) -> KafkaResult<()> {
+        self.seek(std::slice::from_ref(partition), &[offset])?;
+        self.consumer
+            .resume(&list_of(std::slice::from_ref(partition), Offset::Invalid)?)
+    }
+
+    /// Moves the read positions of assigned partitions.
+    pub fn seek(&self, partitions: &[Partition], offsets: &[i64]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for ((topic, partition), offset) in partitions.iter().zip(offsets) {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        let outcome = self
+            .consumer
+            .seek_partitions(list, Duration::from_secs(5))?;
+        for element in outcome.elements() {
+            element.error()?;
+        }
+        Ok(())
+    }
+
+    /// Stops reading partitions until [`Source::start`].
+    pub fn pause(&self, partitions: &[Partition]) -> KafkaResult<()> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        self.consumer.pause(&list_of(partitions, Offset::Invalid)?)
+    }
+
+    /// The metadata that fences a member of an older generation, or `None` while this consumer is
+    /// not a live member: offsets sent without generation and member id are not fenced at all (I6).
+    pub fn membership(&self) -> Option<ConsumerGroupMetadata> {
+        let (generation, member) = describe::group_generation(&self.consumer)?;
+        if generation < 0 || member.is_empty() || self.consumer.assignment_lost() {
+            return None;
+        }
+        self.consumer.group_metadata()
+    }
+
+    /// The high watermark that the last fetch of this partition brought, if any.
+    pub fn cached_high_watermark(&self, topic: &str, partition: i32) -> Option<i64> {
+        describe::cached_watermarks(&self.consumer, topic, partition).map(|(_, high)| high)
+    }
+
+    /// The client's fatal error, if it has one: it will not work again.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.consumer
+            .client()
+            .fatal_error()
+            .map(|(code, reason)| format!("{code}: {reason}"))
+    }
+
+    /// Leaves the group (about 100 ms).
+    pub fn close(self) {
+        self.consumer
+            .context()
+            .closing
+            .store(true, Ordering::Relaxed);
+        drop(self.consumer);
+    }
+}
+
+fn is_cooperative(consumer: &BaseConsumer<SourceContext>) -> bool {
+    matches!(
+        consumer.rebalance_protocol(),
+        RebalanceProtocol::Cooperative
+    )
+}
+
+fn unassign(
+    consumer: &BaseConsumer<SourceContext>,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<()> {
+    if is_cooperative(consumer) {
+        consumer.incremental_unassign(partitions)
+    } else {
+        consumer.unassign()
+    }
+}
+
+fn list_of(partitions: &[Partition], offset: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition_offset(topic, *partition, offset)?;
+    }
+    Ok(list)
+}
+
+/// The data behind these locks is whole after every statement, so a panic elsewhere is no reason
+/// to stop using it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,154 @@
+use super::*;
+use crate::config::Window;
+
+const HOUR: Window = Window {
+    time_ms: Some(3_600_000),
+    ids: None,
+    refresh: false,
+    max_ahead_ms: 600_000,
+};
+
+/// Judges one id a millisecond and commits every ten, as long as told.
+fn run_through(limits: Window, ids: u64) -> (SeenWindow, u64) {
+    let mut window = SeenWindow::new(limits);
+    let mut most_slices = 0;
+    for id in 0..ids {
+        window.observe(Some(id as i64), i64::MAX);
+        assert_eq!(window.judge(u128::from(id), id as i64), Verdict::Forward);
+        if id % 10 == 9 {
+            window.merge(id as i64 / 10);
+            most_slices = most_slices.max(window.slices() as u64);
+        }
+    }
+    (window, most_slices)
+}
+
+#[test]
+fn a_window_of_time_holds_an_eighth_more_than_the_window() {
+    let time_ms = Some(8_000);
+    let (window, most_slices) = run_through(Window { time_ms, ..HOUR }, 50_000);
+    assert!((8_000..=9_010).contains(&window.ids()), "{}", window.ids());
+    assert!((8..=10).contains(&most_slices), "{most_slices}");
+    let kept_runs = 4_999 - window.keep_journal_from().unwrap();
+    assert!((799..=901).contains(&kept_runs), "{kept_runs}");
+}
+
+#[test]
+fn a_window_of_ids_holds_an_eighth_more_than_the_window() {
+    let (time_ms, ids) = (None, Some(8_000));
+    let (window, most_slices) = run_through(
+        Window {
+            time_ms,
+            ids,
+            ..HOUR
+        },
+        50_000,
+    );
+    assert!((8_000..=9_010).contains(&window.ids()), "{}", window.ids());
+    assert!((8..=10).contains(&most_slices), "{most_slices}");
+}
+
+#[test]
+fn two_limits_never_cut_more_than_sixteen_slices() {
+    let (time_ms, ids) = (Some(8_000), Some(7_300));
+    let (window, most_slices) = run_through(
+        Window {
+            time_ms,
+            ids,
+            ..HOUR
+        },
+        50_000,
+    );
+    assert!(window.ids() <= 9_010, "{}", window.ids());
+    assert!(most_slices <= 16, "{most_slices}");
+}
+
+#[test]
+fn sparse_data_of_years_in_one_transaction_leaves_few_slices() {
+    let mut window = SeenWindow::new(HOUR);
+    for day in 0..5_000 {
+        window.observe(Some(day * 86_400_000), i64::MAX);
+        window.judge(day as u128, day);
+    }
+    window.merge(0);
+    assert_eq!(window.slices(), 1);
+    assert_eq!(window.ids(), 1);
+}
+
+#[test]
+fn an_age_equal_to_the_window_is_still_inside() {
+    for (age, expected_new) in [(3_599_999, false), (3_600_000, false), (3_600_001, true)] {
+        let mut window = SeenWindow::new(HOUR);
+        window.observe(Some(5), i64::MAX);
+        window.judge(1, 0);
+        window.merge(0);
+        window.observe(Some(5 + age), i64::MAX);
+        assert_eq!(
+            window.judge(1, 1) == Verdict::Forward,
+            expected_new,
+            "{age}"
+        );
+    }
+}
+
+#[test]
+fn one_timestamp_from_the_far_future_does_not_expire_the_window() {
+    let mut window = SeenWindow::new(HOUR);
+    window.observe(Some(1_000), 1_000);
+    window.judge(1, 0);
+    window.observe(Some(1_000 + 10 * 3_600_000), 1_500);
+    assert_eq!(window.stream_time_ms(), Some(1_500));
+    let expected = Verdict::Duplicate {
+        first_offset: 0,
+        age_ms: 500,
+        in_overlay: true,
+    };
+    assert_eq!(window.judge(1, 1), expected);
+}
+
+#[test]
+fn an_id_without_any_timestamp_is_remembered_until_one_comes() {
+    let mut window = SeenWindow::new(HOUR);
+    window.observe(None, 1_700_000_000_000);
+    assert_eq!(window.judge(1, 0), Verdict::Forward);
+    assert_ne!(window.judge(1, 1), Verdict::Forward);
+    window.observe(Some(1_700_000_000_000), 1_700_000_000_000);
+    assert_eq!(window.judge(1, 2), Verdict::Forward);
+}
+
+#[test]
+fn a_run_that_is_missing_or_repeated_is_noticed() {
+    let mut writer = SeenWindow::new(HOUR);
+    let mut runs = Vec::new();
+    for id in 0..3 {
+        writer.observe(Some(id as i64), i64::MAX);
+        writer.judge(id, id as i64);
+        runs.push(writer.pending_run(7, id as i64 + 1));
+        writer.merge(id as i64);
+    }
+    let mut reader = SeenWindow::new(HOUR);
+    assert_eq!(reader.keep_journal_from(), None);
+    reader.apply(&runs[1], 1).unwrap();
+    let repeated = reader.apply(&runs[1], 2).unwrap_err();
+    assert_eq!((repeated.expected, repeated.found), (2, 1));
+    let mut reader = SeenWindow::new(HOUR);
+    reader.apply(&runs[0], 0).unwrap();
+    let missing = reader.apply(&runs[2], 2).unwrap_err();
+    assert_eq!((missing.expected, missing.found), (1, 2));
+    assert_eq!((reader.next_ordinal(), reader.ids()), (1, 1));
+}
+
+#[test]
+fn a_moved_stream_time_alone_makes_a_run() {
+    let mut window = SeenWindow::new(HOUR);
+    assert!(!window.is_dirty());
+    window.observe(None, 0);
+    assert!(!window.is_dirty());
+    window.observe(Some(10), i64::MAX);
+    assert!(window.is_dirty());
+    let run = window.pending_run(7, 3);
+    assert_eq!((run.stream_time_ms, run.next_offset), (Some(10), 3));
+    assert!(run.fingerprints.is_empty());
+    window.discard();
+    assert_eq!((window.is_dirty(), window.stream_time_ms()), (false, None));
+}

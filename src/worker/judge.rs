@@ -1,0 +1,297 @@
+//! What becomes of one record: identify → window → sink. It touches the record's scope and the
+//! producer, nothing else; whether the transaction is committed is decided elsewhere.
+
+use std::ffi::CStr;
+use std::time::Instant;
+
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
+
+use crate::commit::{Open, Trouble, drain, not_sent};
+use crate::config::{Config, Missing, PartitionBy};
+use crate::exit::Stop;
+use crate::identify::{Fields, Identifier, Identity, MissingReason};
+use crate::kafka::describe;
+use crate::partitioner::murmur2_partition;
+use crate::sink::{Origin, Outgoing, Sink, Target};
+use crate::window::Verdict;
+use crate::worker::scope::{Rejection, Scope, Scopes};
+
+/// A record as the identifier sees it.
+struct Record<'a>(&'a BorrowedMessage<'a>);
+
+impl Fields for Record<'_> {
+    fn key(&self) -> Option<&[u8]> {
+        self.0.key()
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.0.payload()
+    }
+
+    fn last_header(&self, name: &CStr) -> Option<&[u8]> {
+        describe::last_header(self.0, name)
+    }
+}
+
+/// What a record passes through: borrowed for one record at a time.
+pub struct Room<'a> {
+    pub scopes: &'a mut Scopes,
+    pub sink: &'a mut Sink,
+    pub identifier: &'a mut Identifier,
+    pub open: &'a mut Open,
+    pub config: &'a Config,
+}
+
+impl Room<'_> {
+    /// Judges a record of the scope at `place` and produces what follows from it, in the open
+    /// transaction. Every record ends in exactly one count of its scope's tally (I2).
+    pub fn judge(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        place: usize,
+        wall_ms: i64,
+    ) -> Result<(), Trouble> {
+        let offset = message.offset();
+        let deadline = self.open.deadline(self.config);
+        let Some(scope) = self.scopes.at(place) else {
+            return Ok(());
+        };
+        if offset < scope.next_offset {
+            // Judged before: a record fetched before a seek can never count twice (I1).
+            return Ok(());
+        }
+        let alone = scope.suspects.contains(&offset);
+        if alone {
+            drain(self.sink, self.scopes, deadline)?;
+            self.open.alone += 1;
+        }
+        let Some(scope) = self.scopes.at(place) else {
+            return Ok(());
+        };
+        let identity = self.identifier.identify(&Record(message));
+        // A record that ends the process leaves no trace: what came before it can be committed.
+        forbid(scope, offset, &identity, self.config)?;
+        scope.touched = true;
+        scope.tally.received += 1;
+        self.open.records += 1;
+        scope
+            .window
+            .observe(message.timestamp().to_millis(), wall_ms);
+        let fate = fate(scope, offset, identity, self.config);
+        let sent = send(
+            message,
+            place,
+            scope,
+            self.sink,
+            &fate,
+            self.config,
+            deadline,
+        );
+        scope.next_offset = offset + 1;
+        sent?;
+        if alone {
+            drain(self.sink, self.scopes, deadline)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is done with a record.
+enum Fate {
+    Forward,
+    Duplicate { first_offset: i64, age_ms: i64 },
+    Reject(Rejection),
+    Drop,
+}
+
+/// The records at which the config says to stop.
+fn forbid(scope: &Scope, offset: i64, identity: &Identity, config: &Config) -> Result<(), Trouble> {
+    if let Some(&rejection) = scope.refused.get(&offset)
+        && config.rejected.topic.is_none()
+    {
+        return Err(Trouble::Stop(refused_without_topic(
+            scope, offset, rejection,
+        )));
+    }
+    match (identity, config.id.missing) {
+        (Identity::Missing(reason), Missing::Fail) => {
+            Err(Trouble::Stop(without_id(scope, offset, *reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> Fate {
+    let Scope {
+        window,
+        tally,
+        refused,
+        ..
+    } = scope;
+    if let Some(&rejection) = refused.get(&offset) {
+        // It was let through once and refused: its id is not remembered, as it has not gone out.
+        tally.rejected_refused += 1;
+        return Fate::Reject(rejection);
+    }
+    let reason = match identity {
+        Identity::Id(fingerprint) => match window.judge(fingerprint, offset) {
+            Verdict::Forward => {
+                tally.forwarded += 1;
+                return Fate::Forward;
+            }
+            Verdict::Duplicate {
+                first_offset,
+                age_ms,
+                in_overlay: true,
+            } => {
+                tally.duplicates_transaction += 1;
+                tally.duplicate_ages_ms.push(age_ms);
+                return Fate::Duplicate {
+                    first_offset,
+                    age_ms,
+                };
+            }
+            Verdict::Duplicate {
+                first_offset,
+                age_ms,
+                in_overlay: false,
+            } => {
+                tally.duplicates_window += 1;
+                tally.duplicate_ages_ms.push(age_ms);
+                return Fate::Duplicate {
+                    first_offset,
+                    age_ms,
+                };
+            }
+        },
+        Identity::Missing(reason) => reason,
+    };
+    tally.missing_id += 1;
+    match (config.id.missing, reason) {
+        (Missing::Forward, _) => {
+            tally.forwarded += 1;
+            Fate::Forward
+        }
+        (Missing::Reject, MissingReason::NoId) => {
+            tally.rejected_missing_id += 1;
+            Fate::Reject(Rejection::MissingId)
+        }
+        (Missing::Reject, MissingReason::Unparsable) => {
+            tally.rejected_unparsable += 1;
+            Fate::Reject(Rejection::Unparsable)
+        }
+        // Fail has ended the process before it came here.
+        (Missing::Drop | Missing::Fail, _) => {
+            tally.dropped += 1;
+            Fate::Drop
+        }
+    }
+}
+
+/// Produces the record where its fate says: unchanged (I1), at its own partition number (I3).
+fn send(
+    message: &BorrowedMessage<'_>,
+    place: usize,
+    scope: &Scope,
+    sink: &mut Sink,
+    fate: &Fate,
+    config: &Config,
+    deadline: Instant,
+) -> Result<(), Trouble> {
+    let names = &scope.topic.names;
+    let (topic, target) = match fate {
+        Fate::Forward => (Some(&names.output), Target::Output),
+        Fate::Duplicate { .. } => (names.duplicates.as_ref(), Target::Duplicates),
+        Fate::Reject(_) => (names.rejected.as_ref(), Target::Rejected),
+        Fate::Drop => (None, Target::Rejected),
+    };
+    let Some(topic) = topic else { return Ok(()) };
+    let partition = match (target, config.output.partition, message.key()) {
+        (Target::Output, PartitionBy::Key, Some(key)) => {
+            murmur2_partition(key, scope.topic.output_partitions)
+        }
+        // The Java client spreads records without a key at random; this keeps their order (I3).
+        (Target::Output, PartitionBy::Key, None) => {
+            scope.partition % scope.topic.output_partitions.max(1)
+        }
+        _ => scope.partition,
+    };
+    // Copied natively: names and values that are no strings, and nulls, stay what they are.
+    let headers = message.headers().map(|headers| headers.detach());
+    let outgoing = Outgoing {
+        topic,
+        partition,
+        key: message.key(),
+        value: message.payload(),
+        headers: explained(headers, fate, scope, message.offset()),
+        timestamp_ms: message.timestamp().to_millis(),
+    };
+    let origin = Origin {
+        scope: place,
+        offset: message.offset(),
+        target,
+    };
+    sink.send(outgoing, origin, deadline)
+        .map_err(|error| not_sent(&error))
+}
+
+/// Adds the headers that say why a record is not in the output.
+fn explained(
+    headers: Option<OwnedHeaders>,
+    fate: &Fate,
+    scope: &Scope,
+    offset: i64,
+) -> Option<OwnedHeaders> {
+    let reason = match fate {
+        Fate::Forward | Fate::Drop => return headers,
+        Fate::Duplicate { .. } => "duplicate",
+        Fate::Reject(rejection) => rejection.as_str(),
+    };
+    let mut headers = headers.unwrap_or_default();
+    let mut add = |key: &str, value: &str| {
+        let with = std::mem::take(&mut headers).insert(Header {
+            key,
+            value: Some(value),
+        });
+        headers = with;
+    };
+    add("dedup-reason", reason);
+    add("dedup-source-topic", &scope.topic.name);
+    add("dedup-source-partition", &scope.partition.to_string());
+    add("dedup-source-offset", &offset.to_string());
+    if let Fate::Duplicate {
+        first_offset,
+        age_ms,
+    } = fate
+    {
+        add("dedup-first-topic", &scope.topic.name);
+        add("dedup-first-partition", &scope.partition.to_string());
+        add("dedup-first-offset", &first_offset.to_string());
+        add("dedup-age-ms", &age_ms.to_string());
+    }
+    Some(headers)
+}
+
+fn refused_without_topic(scope: &Scope, offset: i64, rejection: Rejection) -> Stop {
+    let (topic, partition) = scope.partition_key();
+    let setting = match rejection {
+        Rejection::TooLarge => "max.message.bytes",
+        Rejection::Timestamp => {
+            "message.timestamp.before.max.ms and message.timestamp.after.max.ms"
+        }
+        _ => "cleanup.policy (a compacted topic needs keys)",
+    };
+    Stop::contradiction(format!(
+        "the record {topic}-{partition} offset {offset} is refused by {} ({}). Change {setting} of that topic, or set rejected.topic so that such records go there",
+        scope.topic.names.output,
+        rejection.as_str()
+    ))
+}
+
+fn without_id(scope: &Scope, offset: i64, reason: MissingReason) -> Stop {
+    let (topic, partition) = scope.partition_key();
+    Stop::contradiction(format!(
+        "the record {topic}-{partition} offset {offset} has no id ({}), and id.missing is fail. Set id.missing to forward, reject or drop, or correct id.from",
+        reason.as_str()
+    ))
+}

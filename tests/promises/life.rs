@@ -1,0 +1,73 @@
+//! The life of the process: status, probes, bad starts, and many workers.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::exactly_once::by_header;
+use crate::harness::{Deployment, Rec, now_ms, produce};
+
+#[test]
+fn two_workers_in_one_process() {
+    let deployment = Deployment::new("workers", 4, "workers: 2\n");
+    let t = now_ms() - 10_000;
+    for partition in 0..4 {
+        let records: Vec<Rec> = (0..500)
+            .map(|n| Rec::with_id((n % 333).to_string(), t + n))
+            .collect();
+        produce(&deployment.input, partition, &records);
+    }
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    deployment.assert_output(|_, input| by_header(input));
+    assert_eq!(
+        instance.metric("kafka_dedup_records_received_total"),
+        2000.0
+    );
+    assert_eq!(
+        instance.metric("kafka_dedup_records_forwarded_total"),
+        4.0 * 333.0
+    );
+    assert!(instance.terminate().success());
+}
+
+#[test]
+fn no_broker_at_start_is_69_and_a_sentence() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("c.yaml");
+    std::fs::write(&config, "kafka: {bootstrap_servers: \"127.0.0.1:1\", group_id: g}\ninput: {topics: [t]}\nid: {from: key}\nhttp: {listen: \"127.0.0.1:0\", admin: \"127.0.0.1:0\"}\n").expect("written");
+    let started = Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_kafka-dedup"))
+        .args(["run", "-c"])
+        .arg(&config)
+        .output()
+        .expect("run");
+    assert_eq!(
+        output.status.code(),
+        Some(69),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(started.elapsed() < Duration::from_secs(90));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("127.0.0.1:1"));
+}
+
+#[test]
+fn a_faulty_config_is_64_with_every_fault_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("c.yaml");
+    std::fs::write(
+        &config,
+        "kafka: {group_id: g}\ninput: {topics: []}\nid: {from: {heder: x}}\nwindow: {time: 24}\n",
+    )
+    .expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_kafka-dedup"))
+        .args(["run", "-c"])
+        .arg(&config)
+        .output()
+        .expect("run");
+    assert_eq!(output.status.code(), Some(64));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    for word in ["bootstrap_servers", "input.topics", "heder", "window.time"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}

@@ -1,0 +1,16 @@
+//! The promises, kept on a real Apache Kafka that these tests start themselves.
+//!
+//! One file a promise; one broker for all; every test has topics, groups and directories of its
+//! own. `KAFKA_DEDUP_TEST_ROUNDS` multiplies the rounds of the fault tests.
+
+mod crash;
+mod exactly_once;
+mod expected;
+mod harness;
+mod life;
+mod rebalance;
+mod refused;
+mod topics;
+
+#[path = "../model/mod.rs"]
+mod model;

@@ -1,0 +1,144 @@
+//! Members come, go, freeze and return: the output is still equal, and a zombie commits nothing.
+
+use std::time::Duration;
+
+use crate::crash::{Stream, rounds};
+use crate::exactly_once::by_header;
+use crate::harness::{Deployment, wait_for};
+
+fn scale(assignor: &str) {
+    let mut deployment =
+        Deployment::new("scale", 4, "transaction: {interval: 30ms, timeout: 10s}\n");
+    deployment.consumer_properties.push((
+        "partition.assignment.strategy".to_owned(),
+        assignor.to_owned(),
+    ));
+    let stream = Stream::start(&deployment.input, 4, 21);
+    let mut instances = vec![deployment.start("m0")];
+    instances[0].wait_until_ready();
+    for count in [2, 4, 5] {
+        while instances.len() < count {
+            instances.push(deployment.start(&format!("m{}", instances.len())));
+        }
+        for instance in &mut instances {
+            instance.wait_until_ready();
+        }
+        std::thread::sleep(Duration::from_millis(800));
+    }
+    // Five members, four partitions: one is idle, and ready all the same.
+    wait_for("one of five to idle", Duration::from_secs(30), || {
+        let owned: Vec<usize> = instances
+            .iter()
+            .map(|instance| {
+                let (_, text) = instance.get("/metrics").expect("metrics");
+                text.lines()
+                    .filter(|line| line.starts_with("kafka_dedup_partition_active{"))
+                    .count()
+            })
+            .collect();
+        owned.iter().sum::<usize>() == 4 && owned.contains(&0)
+    });
+    while instances.len() > 1 {
+        let mut leaving = instances.remove(0);
+        assert!(leaving.terminate().success(), "{}", leaving.log_tail());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    stream.finish();
+    deployment.wait_until_caught_up(Duration::from_secs(90));
+    deployment.assert_output(|_, input| by_header(input));
+    assert!(instances[0].terminate().success());
+}
+
+#[test]
+fn scaling_1_2_4_5_1_cooperative() {
+    scale("cooperative-sticky");
+}
+
+#[test]
+fn scaling_1_2_4_5_1_eager() {
+    scale("range");
+}
+
+#[test]
+fn frozen_past_its_session_then_thawed() {
+    // A transaction time-out shorter than the freeze in every second round: then the coordinator
+    // has ended the zombie's transaction, and its epoch with it.
+    let deployment = Deployment::new("frozen", 2, "transaction: {interval: 30ms, timeout: 4s}\n");
+    let stream = Stream::start(&deployment.input, 2, 31);
+    let mut first = deployment.start("first");
+    first.wait_until_ready();
+    let mut second = deployment.start("second");
+    second.wait_until_ready();
+    for round in 0..rounds(4) {
+        let (frozen, other) = if round % 2 == 0 {
+            (&first, &second)
+        } else {
+            (&second, &first)
+        };
+        let before = other.metric("kafka_dedup_records_received_total");
+        frozen.freeze();
+        std::thread::sleep(Duration::from_millis(if round % 2 == 0 {
+            2500
+        } else {
+            6500
+        }));
+        // What the frozen one left open holds its partitions up until the transaction time-out.
+        wait_for("the other to take over", Duration::from_secs(20), || {
+            other.metric("kafka_dedup_records_received_total") > before + 500.0
+        });
+        frozen.thaw();
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    stream.finish();
+    // A zombie may end with 75, so that its supervisor starts it again; it must not hang.
+    let mut alive = 0;
+    for instance in [&mut first, &mut second] {
+        if instance.has_ended() {
+            assert_eq!(
+                instance.wait(Duration::ZERO).code(),
+                Some(75),
+                "{}",
+                instance.log_tail()
+            );
+        } else {
+            alive += 1;
+        }
+    }
+    assert!(alive > 0, "somebody must have survived");
+    deployment.wait_until_caught_up(Duration::from_secs(90));
+    deployment.assert_output(|_, input| by_header(input));
+}
+
+#[test]
+fn two_processes_with_the_same_instance_id() {
+    let deployment = Deployment::new("twins", 2, "transaction: {interval: 30ms, timeout: 10s}\n");
+    let stream = Stream::start(&deployment.input, 2, 51);
+    let mut first = deployment.start("twin");
+    first.wait_until_ready();
+    let mut second = deployment.start("twin");
+    wait_for(
+        "one of the twins to give up",
+        Duration::from_secs(60),
+        || first.has_ended() || second.has_ended(),
+    );
+    let (loser, winner) = if first.has_ended() {
+        (&mut first, &mut second)
+    } else {
+        (&mut second, &mut first)
+    };
+    assert_eq!(
+        loser.wait(Duration::ZERO).code(),
+        Some(75),
+        "{}",
+        loser.log_tail()
+    );
+    assert!(
+        loser.log_text().contains("kafka.instance_id"),
+        "{}",
+        loser.log_tail()
+    );
+    stream.finish();
+    deployment.wait_until_caught_up(Duration::from_secs(90));
+    deployment.assert_output(|_, input| by_header(input));
+    assert!(winner.terminate().success(), "{}", winner.log_tail());
+}

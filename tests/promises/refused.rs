@@ -1,0 +1,195 @@
+//! Duplicates and rejected records in topics of their own, and records that the output refuses.
+
+use std::time::Duration;
+
+use crate::exactly_once::by_header;
+use crate::harness::{Deployment, Rec, create_topic, now_ms, produce, read_partition};
+
+#[test]
+fn duplicates_and_rejected_records_go_to_their_topics_with_the_reason() {
+    let extra = "id: {from: {header: message-id}, missing: reject}\nduplicates: {topic: \"{topic}_dup\"}\nrejected: {topic: \"{topic}_rej\"}\n";
+    let deployment = Deployment::new("sides", 2, extra);
+    let t = now_ms() - 60_000;
+    let without = Rec {
+        headers: vec![("other".to_owned(), None)],
+        ..Rec::with_id("", t + 2)
+    };
+    let records = [
+        Rec::with_id("a", t),
+        Rec::with_id("b", t + 1),
+        without.clone(),
+        Rec::with_id("a", t + 500),
+    ];
+    produce(&deployment.input, 1, &records);
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    let output: Vec<Rec> = read_partition(&deployment.output, 1)
+        .into_iter()
+        .map(|r| r.1)
+        .collect();
+    assert_eq!(output, records[..2]);
+    let text = |record: &Rec, name: &str| {
+        String::from_utf8(record.header(name).unwrap_or_default().to_vec()).expect("text")
+    };
+    let duplicates = read_partition(&format!("{}_dup", deployment.input), 1);
+    assert_eq!(duplicates.len(), 1);
+    let duplicate = &duplicates[0].1;
+    assert_eq!(
+        duplicate.headers[0], records[3].headers[0],
+        "its own headers come first, unchanged"
+    );
+    assert_eq!(
+        (&duplicate.key, &duplicate.value, duplicate.timestamp),
+        (&records[3].key, &records[3].value, t + 500)
+    );
+    for (name, want) in [
+        ("dedup-reason", "duplicate"),
+        ("dedup-first-topic", &deployment.input),
+        ("dedup-first-partition", "1"),
+        ("dedup-first-offset", "0"),
+        ("dedup-age-ms", "500"),
+        ("dedup-source-topic", &deployment.input),
+        ("dedup-source-partition", "1"),
+        ("dedup-source-offset", "3"),
+    ] {
+        assert_eq!(text(duplicate, name), want, "{name}");
+    }
+    let rejected = read_partition(&format!("{}_rej", deployment.input), 1);
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(rejected[0].1.headers[0], without.headers[0]);
+    assert_eq!(text(&rejected[0].1, "dedup-reason"), "missing-id");
+    assert_eq!(text(&rejected[0].1, "dedup-source-offset"), "2");
+    assert_eq!(instance.metric("kafka_dedup_records_rejected_total"), 1.0);
+    assert_eq!(instance.metric("kafka_dedup_records_duplicate_total"), 1.0);
+    assert!(instance.terminate().success());
+}
+
+#[test]
+fn records_without_an_id_are_dropped_or_stop_the_service_as_configured() {
+    let t = now_ms() - 60_000;
+    let without = Rec {
+        headers: vec![],
+        ..Rec::with_id("", t)
+    };
+    let records = [Rec::with_id("a", t), without, Rec::with_id("b", t + 1)];
+    let deployment = Deployment::new(
+        "drop",
+        1,
+        "id: {from: {header: message-id}, missing: drop}\n",
+    );
+    produce(&deployment.input, 0, &records);
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    assert_eq!(read_partition(&deployment.output, 0).len(), 2);
+    assert_eq!(instance.metric("kafka_dedup_records_dropped_total"), 1.0);
+    assert!(instance.terminate().success());
+
+    let deployment = Deployment::new(
+        "fail",
+        1,
+        "id: {from: {header: message-id}, missing: fail}\n",
+    );
+    produce(&deployment.input, 0, &records);
+    let mut instance = deployment.start("one");
+    assert_eq!(
+        instance.wait(Duration::from_secs(60)).code(),
+        Some(78),
+        "{}",
+        instance.log_tail()
+    );
+    assert!(
+        instance.log_text().contains("offset 1 has no id"),
+        "{}",
+        instance.log_tail()
+    );
+    assert_eq!(
+        read_partition(&deployment.output, 0).len(),
+        1,
+        "what came before it is committed"
+    );
+}
+
+fn sized(id: &str, bytes: usize, t: i64) -> Rec {
+    Rec {
+        value: Some(vec![b'x'; bytes]),
+        ..Rec::with_id(id, t)
+    }
+}
+
+#[test]
+fn a_record_that_the_output_refuses_is_rejected_and_the_rest_goes_on() {
+    let extra = "rejected: {topic: \"{topic}_rej\"}\n";
+    let deployment = Deployment::new("refused", 1, extra);
+    create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
+    let t = now_ms() - 60_000;
+    let mut records = Vec::new();
+    for n in 0..300i64 {
+        let large = n % 100 == 50;
+        records.push(sized(
+            &format!("id{n}"),
+            if large { 50_000 } else { 100 },
+            t + n,
+        ));
+        if large {
+            // Its id has not gone out, so the next record with it is new.
+            records.push(sized(&format!("id{n}"), 100, t + n));
+        }
+    }
+    produce(&deployment.input, 0, &records);
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    let output: Vec<Rec> = read_partition(&deployment.output, 0)
+        .into_iter()
+        .map(|r| r.1)
+        .collect();
+    let want: Vec<Rec> = records
+        .iter()
+        .filter(|r| r.value.as_ref().is_some_and(|v| v.len() == 100))
+        .cloned()
+        .collect();
+    assert_eq!(output.len(), want.len());
+    assert!(output == want, "small records come through in order");
+    let rejected = read_partition(&format!("{}_rej", deployment.input), 0);
+    assert_eq!(rejected.len(), 3);
+    for (_, record) in rejected {
+        assert_eq!(record.header("dedup-reason"), Some(&b"too-large"[..]));
+    }
+    assert!(instance.terminate().success());
+}
+
+#[test]
+fn a_refused_record_without_a_rejected_topic_stops_the_service_with_a_sentence() {
+    let deployment = Deployment::new("stopped", 1, "");
+    create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
+    let t = now_ms() - 60_000;
+    let records = [
+        sized("a", 100, t),
+        sized("b", 50_000, t + 1),
+        sized("c", 100, t + 2),
+    ];
+    produce(&deployment.input, 0, &records);
+    let mut instance = deployment.start("one");
+    assert_eq!(
+        instance.wait(Duration::from_secs(60)).code(),
+        Some(78),
+        "{}",
+        instance.log_tail()
+    );
+    let log = instance.log_text();
+    assert!(
+        log.contains("offset 1 is refused") && log.contains("max.message.bytes"),
+        "{}",
+        instance.log_tail()
+    );
+    assert_eq!(
+        read_partition(&deployment.output, 0).len(),
+        1,
+        "what came before it is committed"
+    );
+    // After the setting is put right the same start goes on where it stopped.
+    crate::harness::set_topic_config(&deployment.output, "max.message.bytes", "1000000");
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    deployment.assert_output(|_, input| by_header(input));
+    assert!(instance.terminate().success());
+}

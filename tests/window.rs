@@ -1,0 +1,328 @@
+//! The promise of the seen window: whatever order records, commits, aborts and restarts come in,
+//! its verdicts are those of the reference model.
+
+mod model;
+
+use std::collections::HashSet;
+
+use kafka_dedup::config::Window;
+use kafka_dedup::journal::run::Run;
+use kafka_dedup::window::{SeenWindow, Verdict};
+use model::{Judged, Model};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+const CASES: u32 = 3000;
+
+/// A timestamp, chosen by what it does to stream time.
+#[derive(Debug, Clone)]
+enum At {
+    None,
+    Same,
+    Ahead(i64),
+    Behind(i64),
+    /// The age of an id becomes the window, one less or one more.
+    Edge {
+        id: u8,
+        off_by: i64,
+    },
+    /// The wall clock plus `max_ahead`, one less or one more.
+    AheadOfWall(i64),
+    Exactly(i64),
+}
+
+#[derive(Debug, Clone)]
+enum Wall {
+    /// So late that nothing is ahead of it.
+    Late,
+    /// Relative to stream time.
+    Near(i64),
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Record {
+        id: Option<u8>,
+        at: At,
+        wall: Wall,
+    },
+    Commit,
+    /// The open transaction's records are judged again after it.
+    Abort,
+    Restart {
+        trimmed: bool,
+    },
+}
+
+fn windows() -> impl Strategy<Value = Window> {
+    let time = prop_oneof![
+        4 => prop::sample::select(vec![0, 1, 7, 8, 9, 64, 100, 1000]),
+        1 => Just(i64::MAX),
+    ];
+    let ids = prop::sample::select(vec![1_u64, 2, 3, 7, 8, 9, 16, 17]);
+    let limits = prop_oneof![
+        time.clone().prop_map(|time| (Some(time), None)),
+        ids.clone().prop_map(|ids| (None, Some(ids))),
+        (time, ids).prop_map(|(time, ids)| (Some(time), Some(ids))),
+    ];
+    let max_ahead = prop::sample::select(vec![0, 10, 600, i64::MAX]);
+    (limits, any::<bool>(), max_ahead).prop_map(|((time_ms, ids), refresh, max_ahead_ms)| Window {
+        time_ms,
+        ids,
+        refresh,
+        max_ahead_ms,
+    })
+}
+
+fn timestamps() -> impl Strategy<Value = At> {
+    prop_oneof![
+        1 => Just(At::None),
+        3 => Just(At::Same),
+        6 => (0_i64..20).prop_map(At::Ahead),
+        1 => (0_i64..1500).prop_map(At::Ahead),
+        2 => (0_i64..1500).prop_map(At::Behind),
+        8 => (0_u8..24, -1_i64..=1).prop_map(|(id, off_by)| At::Edge { id, off_by }),
+        2 => (-1_i64..=1).prop_map(At::AheadOfWall),
+        1 => prop::sample::select(vec![i64::MIN, -1000, -2, 0, 1_700_000_000_000]).prop_map(At::Exactly),
+        1 => prop::sample::select(vec![i64::MAX, i64::MAX - 1]).prop_map(At::Exactly),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    // Few ids, so that they meet again; more now and then, so that counts run out.
+    let id = prop::option::weighted(0.95, prop_oneof![3 => 0_u8..4, 2 => 0_u8..24]);
+    let wall = prop_oneof![2 => (-50_i64..50).prop_map(Wall::Near), 5 => Just(Wall::Late)];
+    let record = (id, timestamps(), wall).prop_map(|(id, at, wall)| Step::Record { id, at, wall });
+    let step = prop_oneof![
+        14 => record,
+        3 => Just(Step::Commit),
+        1 => Just(Step::Abort),
+        1 => any::<bool>().prop_map(|trimmed| Step::Restart { trimmed }),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// A record as it was judged, so that an abort can judge it again.
+type Record = (Option<u8>, Option<i64>, i64);
+
+/// The window and the model side by side, and a journal between restarts.
+struct Bench {
+    limits: Window,
+    window: SeenWindow,
+    model: Model,
+    committed: Model,
+    position: i64,
+    open: Vec<Record>,
+    forwarded: HashSet<i64>,
+    journal: Vec<Vec<u8>>,
+    part_ids: usize,
+}
+
+impl Bench {
+    fn new(limits: Window, part_ids: usize) -> Self {
+        Self {
+            limits,
+            window: SeenWindow::new(limits),
+            model: Model::new(limits),
+            committed: Model::new(limits),
+            position: 0,
+            open: Vec::new(),
+            forwarded: HashSet::new(),
+            journal: Vec::new(),
+            part_ids,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Record { id, at, wall } => {
+                let stream_time = self.stream_time();
+                let wall = match wall {
+                    Wall::Late => i64::MAX / 2,
+                    Wall::Near(by) => stream_time.saturating_add(*by),
+                };
+                let timestamp = self.timestamp(at, wall);
+                self.record((*id, timestamp, wall));
+            }
+            Step::Commit => self.commit(),
+            Step::Abort => {
+                for record in self.abort() {
+                    self.record(record);
+                }
+            }
+            Step::Restart { trimmed } => self.restart(*trimmed),
+        }
+        let stream_time = self.model.stream_time_ms.map(|time| time as i64);
+        assert_eq!(self.window.stream_time_ms(), stream_time);
+        assert_eq!(self.window.next_ordinal(), self.model.ordinals_taken);
+        assert!(self.window.slices() <= 16, "{}", self.window.slices());
+    }
+
+    fn stream_time(&self) -> i64 {
+        self.model.stream_time_ms.unwrap_or(0) as i64
+    }
+
+    fn timestamp(&self, at: &At, wall: i64) -> Option<i64> {
+        let stream_time = self.stream_time();
+        match at {
+            At::None => None,
+            At::Same => Some(stream_time),
+            At::Ahead(by) => Some(stream_time.saturating_add(*by)),
+            At::Behind(by) => Some(stream_time.saturating_sub(*by)),
+            At::Edge { id, off_by } => {
+                let seen = self.model.seen.get([*id].as_slice());
+                let since = seen.map_or(stream_time, |seen| seen.time_ms as i64);
+                let window = self.limits.time_ms.unwrap_or(0);
+                Some(since.saturating_add(window).saturating_add(*off_by))
+            }
+            At::AheadOfWall(off_by) => {
+                let edge = wall.saturating_add(self.limits.max_ahead_ms);
+                Some(edge.saturating_add(*off_by))
+            }
+            At::Exactly(timestamp) => Some(*timestamp),
+        }
+    }
+
+    fn record(&mut self, (id, timestamp, wall): Record) {
+        let offset = self.position;
+        self.position += 1;
+        self.open.push((id, timestamp, wall));
+        self.window.observe(timestamp, wall);
+        let Some(id) = id else {
+            self.model.observe(timestamp, wall);
+            return;
+        };
+        let expected = match self.model.judge(&[id], timestamp, wall, offset) {
+            Judged::Forward => {
+                self.forwarded.insert(offset);
+                Verdict::Forward
+            }
+            Judged::Duplicate {
+                first_offset,
+                age_ms,
+            } => Verdict::Duplicate {
+                first_offset,
+                age_ms: i64::try_from(age_ms).unwrap_or(i64::MAX),
+                in_overlay: self.forwarded.contains(&first_offset),
+            },
+            Judged::NoId => unreachable!("the record has an id"),
+        };
+        let verdict = self.window.judge(fingerprint(id), offset);
+        assert_eq!(verdict, expected, "id {id} at offset {offset}");
+    }
+
+    fn commit(&mut self) {
+        if self.window.is_dirty() {
+            let run = self.window.pending_run(1, self.position);
+            let journal_offset = self.journal.len() as i64;
+            self.journal.extend(run.encode(self.part_ids));
+            self.window.merge(journal_offset);
+            let keep_from = self.window.keep_journal_from().unwrap();
+            assert!((0..=journal_offset).contains(&keep_from));
+        }
+        assert!(!self.window.is_dirty());
+        self.committed = self.model.clone();
+        self.open.clear();
+        self.forwarded.clear();
+    }
+
+    /// Back to the last commit; answers the records that come again.
+    fn abort(&mut self) -> Vec<Record> {
+        self.window.discard();
+        assert!(!self.window.is_dirty());
+        self.rewind()
+    }
+
+    /// A new window from the journal; what was open is gone with the old one.
+    fn restart(&mut self, trimmed: bool) {
+        let keep_from = match self.window.keep_journal_from() {
+            Some(offset) if trimmed => offset as usize,
+            _ => 0,
+        };
+        self.window = SeenWindow::new(self.limits);
+        for (offset, bytes) in self.journal.iter().enumerate().skip(keep_from) {
+            let run = Run::decode(bytes).unwrap();
+            self.window.apply(&run, offset as i64).unwrap();
+        }
+        for record in self.rewind() {
+            self.record(record);
+        }
+    }
+
+    fn rewind(&mut self) -> Vec<Record> {
+        self.model = self.committed.clone();
+        self.position -= self.open.len() as i64;
+        self.forwarded.clear();
+        std::mem::take(&mut self.open)
+    }
+}
+
+fn fingerprint(id: u8) -> u128 {
+    0x9e37_79b9_7f4a_7c15_u128 << 64 | u128::from(id)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: CASES,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn verdicts_are_those_of_the_model(limits in windows(), part_ids in 1_usize..6, steps in steps()) {
+        let mut bench = Bench::new(limits, part_ids);
+        for step in &steps {
+            bench.step(step);
+        }
+        bench.commit();
+        bench.restart(true);
+        // Once all of it is over, nothing is held but what the last run says. Ids from before the
+        // first timestamp count as seen at 0, which a negative stream time is still behind.
+        if let Some(time) = limits.time_ms {
+            let newest = bench.stream_time().max(0);
+            let Some(end) = newest.checked_add(time).and_then(|end| end.checked_add(1)) else {
+                return Ok(());
+            };
+            bench.record((None, Some(end), end));
+            bench.commit();
+            prop_assert_eq!((bench.window.ids(), bench.window.slices()), (0, 0));
+            let last = bench.journal.len() as i64 - 1;
+            prop_assert_eq!(bench.window.keep_journal_from(), Some(last));
+        }
+    }
+}
+
+const HOUR: Window = Window {
+    time_ms: Some(3_600_000),
+    ids: None,
+    refresh: false,
+    max_ahead_ms: 600_000,
+};
+
+#[test]
+fn the_model_filters_a_partition() {
+    let record = |id: Option<&str>, timestamp, offset| model::Input {
+        id: id.map(Into::into),
+        timestamp_ms: Some(timestamp),
+        wall_ms: i64::MAX,
+        offset,
+    };
+    let records = [
+        record(Some("a"), 0, 0),
+        record(Some("a"), 3_600_000, 1),
+        record(None, 3_600_001, 2),
+        record(Some("a"), 5, 3),
+    ];
+    let judged: Vec<Judged> = model::filter(HOUR, &records)
+        .into_iter()
+        .map(|(_, judged)| judged)
+        .collect();
+    let duplicate = Judged::Duplicate {
+        first_offset: 0,
+        age_ms: 3_600_000,
+    };
+    assert_eq!(
+        judged,
+        [Judged::Forward, duplicate, Judged::NoId, Judged::Forward]
+    );
+}
