@@ -70,7 +70,7 @@ impl Config {
             source(&self.id.from)
         )?;
 
-        let time = self.window.time_ms.map(|ms| ms_text(ms));
+        let time = self.window.time_ms.map(ms_text);
         let ids = self.window.ids.map(|ids| ids.to_string());
         writeln!(
             f,
