@@ -235,18 +235,26 @@ fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
             ));
             continue;
         }
-        let loops = |name: &String| named.iter().any(|(topic, known)| *known && topic == name);
-        let certain = |known: bool| known || !pattern.is_per_topic();
-        let names = || {
-            rendered()
-                .zip(&named)
-                .filter(|(_, (_, known))| certain(*known))
-        };
-        if let Some((name, _)) = names().find(|(name, _)| loops(name)) {
-            fault(format!(
+        // A name made from the stand-in for a regular expression is no name that will be written.
+        let looping = rendered()
+            .zip(&named)
+            .filter(|(_, (_, known))| *known || !pattern.is_per_topic())
+            .find_map(|(name, _)| {
+                let read = named
+                    .iter()
+                    .position(|(topic, known)| *known && *topic == name)?;
+                Some((name, &inputs[read].1))
+            });
+        if let Some((name, read)) = looping {
+            let place = match section.node("topic") {
+                Some(_) => &template.place,
+                None => read,
+            };
+            let sentence = format!(
                 "gives {name:?}, which is also an input topic: the service would read what it \
                  writes; choose another name"
-            ));
+            );
+            section.fault("topic", place, sentence);
         }
         let shared = rendered().find_map(|name| claimed.get(&name).map(|other| (name, *other)));
         if let Some((name, other)) = shared {

@@ -74,7 +74,7 @@ fn a_service_that_would_read_what_it_writes_is_refused() {
         "[a, a_dedup]",
         "",
         &[
-            "c.yaml: output.topic: gives \"a_dedup\"",
+            "c.yaml:2: output.topic: gives \"a_dedup\"",
             "also an input topic",
         ],
     );
