@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 pub use super::jars::jars;
 use super::jars::{java, last_lines};
+use super::ports::free_ports;
 use super::process;
 use crate::exit::Stop;
 
@@ -326,38 +327,6 @@ num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 "
     )
-}
-
-/// Ports that nobody listens on, below the range from which the system hands out ports to outgoing
-/// connections: else a client's connection could sit on the port of a broker that is just restarting.
-pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let end: u16 = range
-        .split_whitespace()
-        .next()
-        .and_then(|low| low.parse().ok())
-        .unwrap_or(0);
-    let mut listeners = Vec::with_capacity(count);
-    for attempt in 0.. {
-        if listeners.len() == count {
-            break;
-        }
-        let below = if end > 12_000 && attempt < 100 {
-            rand::rng().random_range(10_000..end)
-        } else {
-            0
-        };
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, below)) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if below == 0 => return Err(error),
-            Err(_) => {}
-        }
-    }
-    // All are held until the last is found, so that none is found twice.
-    listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
 }
 
 /// 16 bytes as Kafka writes its ids. The two zero bits in front keep it from starting with a dash,

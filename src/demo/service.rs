@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::broker::free_ports;
 use super::jars::last_lines;
+use super::ports::free_ports;
 use super::process;
 use super::watch::GROUP;
 use super::{INPUT, OUTPUT};
@@ -73,6 +73,12 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log);
+        // Here the file alone counts: a shell set up for another deployment must not lead it there.
+        for (name, _) in env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"KAFKA_DEDUP__") {
+                run.env_remove(name);
+            }
+        }
         self.child = Some(process::spawn(run).map_err(failed)?);
         Ok(())
     }

@@ -450,14 +450,14 @@ impl Worker {
     }
 
     fn abort_and_rewind(&mut self) -> Result<(), Stop> {
-        let (Some(open), Some(sink)) = (self.open.take(), &self.sink) else {
-            return Ok(());
+        let (Some(_), Some(sink)) = (self.open.take(), &self.sink) else {
+            // Nothing is open that could be aborted: what the producer means, it alone knows.
+            return self.replace_producer();
         };
         // Refusals that were reported meanwhile must not be forgotten with the transaction.
         if let Err(Trouble::Stop(stop)) = commit::drain(sink, &mut self.scopes, Instant::now()) {
             return Err(stop);
         }
-        drop(open);
         if let Err(trouble) = commit::abort(sink, &mut self.scopes, &self.config) {
             return self.resolve(trouble);
         }
@@ -551,6 +551,8 @@ impl Worker {
                     Condition::NotReady(format!("taking the transactional id over: {error}")),
                 );
                 tracing::warn!(worker = self.index, %error, last, "the transactional id could not be taken over yet; trying again");
+                // What is polled meanwhile is not judged: it must be read again.
+                self.rewind();
                 let until = Instant::now() + Duration::from_secs(1);
                 while Instant::now() < until && !self.shutting_down() {
                     self.serve_group()?;

@@ -251,7 +251,6 @@ fn a_window_by_count_and_refresh() {
                 ids: Some(80),
                 time_ms: Some(2000),
                 refresh: true,
-                ..Limits::unlimited()
             },
         ),
     ] {

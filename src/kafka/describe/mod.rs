@@ -69,13 +69,16 @@ pub struct ClusterDescription {
     pub permitted: Option<BTreeSet<Permission>>,
 }
 
+/// A topic by its name, and what there is to say of it.
+pub type DescribedTopic = (String, Result<TopicDescription, NoAnswer>);
+
 /// Describes topics, each on its own: absent and forbidden topics are errors of theirs alone
 /// (`UnknownTopicOrPartition`, `TopicAuthorizationFailed`). One request.
 pub fn topics<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],
     timeout: Duration,
-) -> Result<Vec<(String, Result<TopicDescription, NoAnswer>)>, NoAnswer> {
+) -> Result<Vec<DescribedTopic>, NoAnswer> {
     let names = c_strings(names)?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: `pointers` holds as many valid C strings as is said; librdkafka copies them.
