@@ -12,7 +12,7 @@ use crate::config::{self, Config, TopicPattern};
 use crate::exit::Stop;
 use crate::topics::survey::{Survey, survey};
 use crate::topics::{self, Admin, OwnTopics, PrepareError};
-use report::Report;
+use report::{Report, count};
 
 /// Checks the file at `config_path`, and unless `offline` all that it speaks of.
 ///
@@ -36,11 +36,9 @@ pub fn run(config_path: &Path, offline: bool) -> Result<(), Stop> {
 
 fn verdict(out: &mut Report) -> Result<(), Stop> {
     if let Some(first) = out.failures.first() {
-        let count = out.failures.len();
-        let things = if count == 1 {
-            "one thing stands"
-        } else {
-            "several things stand"
+        let things = match out.failures.len() {
+            1 => "one thing stands",
+            _ => "several things stand",
         };
         return Err(Stop::contradiction(format!(
             "run would not work, {things} in its way: {first}"
@@ -48,8 +46,7 @@ fn verdict(out: &mut Report) -> Result<(), Stop> {
     }
     let sentence = match out.warnings {
         0 => "All is well: run would work.".to_owned(),
-        1 => "Run would work; one warning above.".to_owned(),
-        several => format!("Run would work; {several} warnings above."),
+        some => format!("Run would work; {} above.", count(some, "warning")),
     };
     out.end(&sentence);
     Ok(())
@@ -66,12 +63,12 @@ fn check_cluster(out: &mut Report, admin: &Admin, config: &Config) -> Result<(),
     })?;
     let cluster = admin.cluster().map_err(lost)?;
     let id = cluster.id.as_deref().unwrap_or("of an unknown id");
-    let (count, nodes) = (cluster.nodes.len(), cluster.nodes.join(", "));
-    out.ok(&format!("cluster {id}, {count} nodes: {nodes}"));
+    let (count, nodes) = (count(cluster.nodes.len(), "node"), cluster.nodes.join(", "));
+    out.ok(&format!("cluster {id}, {count}: {nodes}"));
 
     let all: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
     let inputs = OwnTopics::new(config).resolve(&all);
-    report_patterns(out, config, &inputs);
+    report_patterns(out, admin, config, &inputs)?;
     let mut surveys = Vec::new();
     for input in &inputs {
         out.heading(&format!("input {input}"));
@@ -92,22 +89,32 @@ fn check_cluster(out: &mut Report, admin: &Admin, config: &Config) -> Result<(),
     permissions::report_transactions(out, config)
 }
 
-/// What was asked for and matches nothing.
-fn report_patterns(out: &mut Report, config: &Config, inputs: &[String]) {
+/// What was asked for and matches nothing that this user may see.
+fn report_patterns(
+    out: &mut Report,
+    admin: &Admin,
+    config: &Config,
+    inputs: &[String],
+) -> Result<(), Stop> {
     for pattern in &config.input.topics {
         if inputs.iter().any(|input| pattern.matches(input)) {
             continue;
         }
         match pattern {
-            TopicPattern::Name(name) => out.warn(&format!(
-                "the input topic {name} does not exist, or this user may not Describe it: run \
-                 would wait for it"
-            )),
             TopicPattern::Regex(regex) => out.warn(&format!(
                 "no topic that this user may Describe matches {regex}: run would wait for one"
             )),
+            // Asked for by name, the cluster tells a topic that is forbidden from one that is absent.
+            TopicPattern::Name(name) => {
+                if go_on(out, admin.describe(&[name.as_str()]))?.is_some() {
+                    out.warn(&format!(
+                        "the input topic {name} does not exist: run would wait for it"
+                    ));
+                }
+            }
         }
     }
+    Ok(())
 }
 
 fn report_workers(out: &mut Report, config: &Config, surveys: &[Survey]) {

@@ -78,6 +78,14 @@ pub fn observer_config(config: &Config) -> ClientConfig {
     client
 }
 
+/// Answers the group's committed offsets at once, even where a transaction is about to move them;
+/// for questions of the kind "has this group ever worked here", never for recovery (I5).
+pub fn group_config(config: &Config) -> ClientConfig {
+    let mut client = observer_config(config);
+    client.set("group.id", config.kafka.group_id.as_str());
+    client
+}
+
 /// The transactional producer of one worker.
 pub fn producer_config(config: &Config, worker: usize) -> ClientConfig {
     let timeout_ms = config.transaction.timeout.as_millis();

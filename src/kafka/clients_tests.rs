@@ -38,6 +38,9 @@ fn librdkafka_accepts_every_client_as_it_is_and_with_hard_properties() {
             .create()
             .expect("a journal reader");
         let _: BaseConsumer = observer_config(&config).create().expect("an observer");
+        let _: BaseConsumer = group_config(&config)
+            .create()
+            .expect("a client of the group");
         let _: BaseProducer = producer_config(&config, 0).create().expect("a producer");
         let _: BaseProducer = admin_config(&config).create().expect("an admin client");
     }
@@ -130,4 +133,7 @@ fn consumers_commit_nothing_by_themselves_and_read_as_they_must() {
     assert_eq!(reader.get("group.instance.id"), None);
     assert_eq!(observer.get("isolation.level"), Some("read_uncommitted"));
     assert_eq!(observer.get("group.id"), None);
+    let group = group_config(&config);
+    assert_eq!(group.get("isolation.level"), Some("read_uncommitted"));
+    assert_eq!(group.get("group.id"), Some("g"));
 }

@@ -3,29 +3,35 @@
 //! Calls block and end within [`TIMEOUT`] (creation within [`CREATION`]); they are made on worker
 //! threads and in commands, never on the runtime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::PrepareError;
 use crate::config::Config;
 use crate::exit::Stop;
-use crate::kafka::clients::{admin_config, observer_config};
+use crate::kafka::clients::{admin_config, group_config, observer_config};
 use crate::kafka::context::Logged;
-use crate::kafka::describe::{self, ClusterDescription, NoAnswer, TopicDescription};
+use crate::kafka::describe::{
+    self, ClusterDescription, NoAnswer, Permission, TopicAnswer, TopicDescription,
+};
 
 /// One question may take this long.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Making or growing a topic may take this long.
 pub const CREATION: Duration = Duration::from_secs(30);
+
+/// Pause before a question is asked again.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A topic's effective settings, by name.
 pub type Settings = BTreeMap<String, String>;
@@ -36,6 +42,7 @@ pub struct Admin {
     observer: Arc<BaseConsumer<Logged>>,
     logged: Logged,
     group: String,
+    group_config: ClientConfig,
     ending: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
 }
@@ -64,6 +71,7 @@ impl Admin {
             observer,
             logged,
             group,
+            group_config: group_config(config),
             ending,
             listener: Some(listener),
         })
@@ -122,7 +130,7 @@ impl Admin {
     fn described(
         &self,
         name: &str,
-        found: &[(String, Result<TopicDescription, NoAnswer>)],
+        found: &[TopicAnswer],
     ) -> Result<Option<TopicDescription>, PrepareError> {
         let answer = found
             .iter()
@@ -149,6 +157,10 @@ impl Admin {
         let answer = answer.map_err(|error| self.retry(&what, &error))?;
         match answer.into_iter().next() {
             Some(Ok(resource)) => {
+                // A refusal arrives as a topic without settings; every real one has some.
+                if resource.entries.is_empty() {
+                    return Ok(None);
+                }
                 let entries = resource.entries.into_iter();
                 Ok(Some(
                     entries
@@ -162,23 +174,69 @@ impl Admin {
         }
     }
 
-    /// The group's committed offsets in a topic as (partition, offset); see [`describe::committed`].
+    /// The group's committed offsets in a topic as (partition, offset), partitions without one left
+    /// out. Not the stable ones: where a transaction is about to move an offset, the old one.
+    ///
+    /// Asked by a client of its own that belongs to the group: librdkafka ends the process where a
+    /// client without one asks while the group's coordinator moves.
     pub fn committed(&self, topic: &str, partitions: i32) -> Result<Vec<(i32, i64)>, PrepareError> {
         let group = &self.group;
-        let client = self.observer.client();
-        describe::committed(client, group, topic, partitions, TIMEOUT).map_err(|error| {
-            if is_forbidden(error.code) {
-                return Stop::contradiction(format!(
-                    "the offsets of group {group} in topic {topic} may not be read: {error}. Grant \
-                     Read on group {group} and Describe on topic {topic} to this user"
-                ))
-                .into();
-            }
+        let unknown = |error: &dyn std::fmt::Display| {
             self.retry(
-                &format!("the offsets of group {group} in topic {topic} are not known"),
-                &error,
+                &format!("the offsets of group {group} in {topic} are not known"),
+                error,
             )
-        })
+        };
+        let client: BaseConsumer<Logged> = self
+            .group_config
+            .create_with_context(self.logged.clone())
+            .map_err(|error| refused(&error))?;
+        let until = Instant::now() + TIMEOUT;
+        let answer = loop {
+            let mut wanted = TopicPartitionList::new();
+            wanted.add_partition_range(topic, 0, partitions - 1);
+            match client.committed_offsets(wanted, TIMEOUT) {
+                Ok(answer) => break answer,
+                Err(error) if Instant::now() < until && is_moving(&error) => {
+                    std::thread::sleep(LOOK)
+                }
+                Err(error) => {
+                    // Where the ACLs forbid the group, librdkafka only stops waiting.
+                    return Err(match self.group_permissions() {
+                        Err(reason) if is_forbidden(reason.code) => {
+                            self.group_forbidden(topic, &reason)
+                        }
+                        _ => unknown(&error),
+                    });
+                }
+            }
+        };
+        let mut committed = Vec::new();
+        for element in answer.elements() {
+            match (element.error(), element.offset()) {
+                (Ok(()), Offset::Offset(offset)) => committed.push((element.partition(), offset)),
+                (Ok(()), _) => {}
+                (Err(error), _) if error.rdkafka_error_code().is_some_and(is_forbidden) => {
+                    return Err(self.group_forbidden(topic, &error));
+                }
+                (Err(error), _) => return Err(unknown(&error)),
+            }
+        }
+        Ok(committed)
+    }
+
+    fn group_forbidden(&self, topic: &str, error: &dyn std::fmt::Display) -> PrepareError {
+        let group = &self.group;
+        Stop::contradiction(format!(
+            "the offsets of group {group} in topic {topic} may not be read: {error}. Grant Read on \
+             group {group} and Describe on topic {topic} to this user"
+        ))
+        .into()
+    }
+
+    /// What this client may do with the consumer group; see [`describe::group_permissions`].
+    pub fn group_permissions(&self) -> Result<Option<BTreeSet<Permission>>, NoAnswer> {
+        describe::group_permissions(self.observer.client(), &self.group, TIMEOUT)
     }
 
     /// Low and true high watermark of a partition, asked of its leader.
@@ -297,6 +355,17 @@ pub fn is_forbidden(code: RDKafkaErrorCode) -> bool {
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed
+    )
+}
+
+/// The group's coordinator is being elected, or has just moved.
+fn is_moving(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress
+        )
     )
 }
 

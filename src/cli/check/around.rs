@@ -2,7 +2,7 @@
 
 use indicatif::HumanCount;
 
-use super::report::Report;
+use super::report::{Report, count};
 use crate::config::{Config, Start};
 use crate::topics::admin::Settings;
 use crate::topics::plan::{Decision, decide};
@@ -22,8 +22,8 @@ pub fn report(
     let marks = watermarks(admin, &input.name, input.partitions)?;
     let records: i64 = marks.iter().map(|(low, high)| high - low).sum();
     out.ok(&format!(
-        "{} partitions, replication factor {}, at most {} records now",
-        input.partitions,
+        "{}, replication factor {}, at most {} records now",
+        count(input.partitions, "partition"),
         input.replication,
         HumanCount(records.unsigned_abs())
     ));
@@ -81,17 +81,20 @@ fn report_offsets(
     }
     if !committed.is_empty() {
         out.ok(&format!(
-            "group {group} has committed offsets in {} of {} partitions, and is {} offsets behind \
+            "group {group} has committed offsets in {} of {}, and is {} offsets behind \
              in these",
             committed.len(),
-            marks.len(),
+            count(marks.len(), "partition"),
             HumanCount(behind.unsigned_abs())
         ));
     }
     if committed.len() < marks.len() {
         let which = match committed.len() {
             0 => format!("group {group} has no committed offsets"),
-            some => format!("{} partitions have no committed offset", marks.len() - some),
+            some => format!(
+                "no committed offset in {}",
+                count(marks.len() - some, "partition")
+            ),
         };
         match config.input.start {
             Start::Earliest => out.ok(&format!("{which}: would begin with the earliest record")),
@@ -116,16 +119,18 @@ fn report_own(
     let (role, name) = (own.role.name(), &own.name);
     let has = own.found.as_ref().map_or(0, |found| found.partitions);
     match decide(config, survey, own) {
-        Decision::Fits => out.ok(&format!("{role} {name}: {has} partitions")),
+        Decision::Fits => out.ok(&format!("{role} {name}: {}", count(has, "partition"))),
         Decision::Grow(wanted) => {
             out.ok(&format!(
-                "{role} {name}: would grow from {has} to {wanted} partitions"
+                "{role} {name}: would grow from {has} to {}",
+                count(wanted, "partition")
             ));
         }
         Decision::Create(partitions) => {
             let wanted = settings::initial(config, own.role, input_settings);
             out.ok(&format!(
-                "{role} {name}: would be created with {partitions} partitions, replication factor {}",
+                "{role} {name}: would be created with {}, replication factor {}",
+                count(partitions, "partition"),
                 survey.input.replication
             ));
             out.text(&sentence_of(&wanted));

@@ -13,8 +13,8 @@ use super::report::Report;
 use crate::config::Config;
 use crate::exit::Stop;
 use crate::kafka::clients;
-use crate::kafka::describe::{self, Permission};
-use crate::topics::admin::{TIMEOUT, is_forbidden};
+use crate::kafka::describe::Permission;
+use crate::topics::admin::is_forbidden;
 use crate::topics::plan::{Decision, decide};
 use crate::topics::prepare::new_topic;
 use crate::topics::settings;
@@ -134,8 +134,7 @@ pub fn report_absent(out: &mut Report, surveys: &[Survey], cluster: &Permitted) 
 /// Read on the consumer group.
 pub fn report_group(out: &mut Report, admin: &Admin, config: &Config) {
     let group = &config.kafka.group_id;
-    let client = rdkafka::consumer::Consumer::client(admin.observer());
-    match describe::group_permissions(client, group, TIMEOUT) {
+    match admin.group_permissions() {
         Ok(permitted) => report(
             out,
             &format!("group {group}"),

@@ -1,5 +1,6 @@
 //! What `check` prints: a heading for each subject, a mark in a column, a sentence beside it.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 /// Prints as it goes, and counts.
@@ -81,4 +82,10 @@ impl Report {
         // A reader that went away (`check | head`) is no fault of the deployment.
         let _ = writeln!(self.out, "{line}");
     }
+}
+
+/// `1 node`, `3 nodes`.
+pub fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }

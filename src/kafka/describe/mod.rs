@@ -20,7 +20,7 @@ use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_admin_op_t as Op;
 
 pub use local::{cached_watermarks, group_generation, last_header};
-use native::{Options, Owned, ask, c_strings, elements, failure, no_answer, no_error};
+use native::{Options, Owned, ask, c_strings, elements, failure};
 use native::{permissions, text, unexpected};
 
 /// Why a question was not answered: the code to match on and the text for a person.
@@ -59,6 +59,9 @@ pub struct TopicDescription {
     /// What this client may do there; `None` where the broker does not tell.
     pub permitted: Option<BTreeSet<Permission>>,
 }
+
+/// One topic's name and what was answered for it.
+pub type TopicAnswer = (String, Result<TopicDescription, NoAnswer>);
 
 /// The cluster as it describes itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +115,7 @@ pub fn topics<C: ClientContext>(
 }
 
 /// The private half of [`topics`]: `topic` must be of an event that is alive.
-fn topic_description(
-    topic: *const sys::rd_kafka_TopicDescription_t,
-) -> (String, Result<TopicDescription, NoAnswer>) {
+fn topic_description(topic: *const sys::rd_kafka_TopicDescription_t) -> TopicAnswer {
     let (mut partition_count, mut permission_count) = (0, 0);
     // SAFETY: `topic` and what it points to belong to an event that the caller keeps alive.
     let (name, error, id, partitions, permitted) = unsafe {
@@ -261,70 +262,5 @@ fn node_name(node: *const sys::rd_kafka_Node_t) -> String {
             sys::rd_kafka_Node_port(node),
             sys::rd_kafka_Node_id(node)
         )
-    }
-}
-
-/// The group's committed offsets of one topic, as (partition, offset), partitions without one left
-/// out. Not the stable ones: an offset that an open transaction is about to move is the old one.
-pub fn committed<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    topic: &str,
-    partitions: i32,
-    timeout: Duration,
-) -> Result<Vec<(i32, i64)>, NoAnswer> {
-    let names = c_strings(&[group, topic])?;
-    let [group, topic] = names.as_slice() else {
-        return Err(unexpected());
-    };
-    // SAFETY: a list of our own; the name is copied into each element.
-    let list = unsafe {
-        let list = sys::rd_kafka_topic_partition_list_new(partitions);
-        sys::rd_kafka_topic_partition_list_add_range(list, topic.as_ptr(), 0, partitions - 1);
-        list
-    };
-    let list = Owned::new(list, sys::rd_kafka_topic_partition_list_destroy)?;
-    // SAFETY: both are alive and copied.
-    let request = unsafe { sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.get()) };
-    let request = Owned::new(request, sys::rd_kafka_ListConsumerGroupOffsets_destroy)?;
-    let options = Options::new(
-        client,
-        Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS,
-        timeout,
-    )?;
-    let event = ask(client, timeout, |rk, queue| {
-        let mut requests = [request.get()];
-        // SAFETY: one request, as said; it and the options are copied.
-        unsafe {
-            sys::rd_kafka_ListConsumerGroupOffsets(
-                rk,
-                requests.as_mut_ptr(),
-                1,
-                options.get(),
-                queue,
-            );
-        }
-    })?;
-    let mut count = 0;
-    // SAFETY: as in `topics`; the list has `cnt` elements from `elems` on.
-    unsafe {
-        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event.get());
-        if result.is_null() {
-            return Err(unexpected());
-        }
-        let groups = sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
-        let group = *elements(groups, count).first().ok_or_else(unexpected)?;
-        if let Some(error) = failure(sys::rd_kafka_group_result_error(group)) {
-            return Err(error);
-        }
-        let Some(list) = sys::rd_kafka_group_result_partitions(group).as_ref() else {
-            return Err(unexpected());
-        };
-        let found = elements(list.elems, usize::try_from(list.cnt).unwrap_or(0));
-        if let Some(failed) = found.iter().find(|one| one.err != no_error()) {
-            return Err(no_answer(failed.err));
-        }
-        let offsets = found.iter().filter(|one| one.offset >= 0);
-        Ok(offsets.map(|one| (one.partition, one.offset)).collect())
     }
 }
