@@ -280,37 +280,29 @@ impl Metrics {
 
 impl TopicFamilies {
     fn new(r: &Registry) -> Self {
-        let verdict = |name, help: &str, labels: &[&str]| {
-            let help = format!(
-                "{help} Counted after the commit: received = forwarded + duplicate + rejected + dropped."
-            );
-            counters(r, name, &help, labels)
-        };
+        const SUM: &str =
+            "Counted after the commit: received = forwarded + duplicate + rejected + dropped.";
+        let verdict =
+            |name, help, labels: &[_]| counters(r, name, &format!("{help} {SUM}"), labels);
+        let by_topic = |name, help| verdict(name, help, &["topic"]);
+        let by_reason = |name, help| verdict(name, help, &["topic", "reason"]);
         Self {
-            received: verdict(
-                "kafka_dedup_records_received_total",
-                "Records consumed.",
-                &["topic"],
-            ),
-            forwarded: verdict(
+            received: by_topic("kafka_dedup_records_received_total", "Records consumed."),
+            forwarded: by_topic(
                 "kafka_dedup_records_forwarded_total",
                 "Records let through to the output.",
-                &["topic"],
             ),
-            duplicate: verdict(
+            duplicate: by_reason(
                 "kafka_dedup_records_duplicate_total",
                 "Duplicates, by where their id was seen: an earlier transaction (window) or the same one (transaction).",
-                &["topic", "reason"],
             ),
-            rejected: verdict(
+            rejected: by_reason(
                 "kafka_dedup_records_rejected_total",
                 "Records rejected, by reason: missing_id, unparsable, refused (by the output topic).",
-                &["topic", "reason"],
             ),
-            dropped: verdict(
+            dropped: by_topic(
                 "kafka_dedup_records_dropped_total",
                 "Records without an id, dropped as id.missing says.",
-                &["topic"],
             ),
             missing_id: counters(
                 r,

@@ -36,8 +36,6 @@ pub fn run(file: &Path) -> Result<(), Stop> {
     let runtime = start_runtime()?;
     let inside = runtime.enter();
     let shutdown = Arc::new(AtomicBool::new(false));
-    runtime.spawn(Signals::catch()?.obey(Arc::clone(&shutdown)));
-
     let site = Site {
         metrics: Metrics::new(),
         health: Health::new(),
@@ -46,13 +44,15 @@ pub fn run(file: &Path) -> Result<(), Stop> {
             &config.kafka.instance_id,
         )),
     };
+    runtime.spawn(Signals::catch()?.obey(Arc::clone(&shutdown), site.health.clone()));
+
     let listeners = runtime.block_on(server::bind(&config.http))?;
     let (stop_http, http_stopped) = watch::channel(false);
     let http = runtime.spawn(server::serve(listeners, site.clone(), http_stopped));
 
     let shared = Shared {
         metrics: site.metrics,
-        health: site.health.clone(),
+        health: site.health,
         status: site.status,
         shutdown: Arc::clone(&shutdown),
         runtime: runtime.handle().clone(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Stop;
+use crate::http::{Condition, Health};
 
 /// Both signals, caught from now on.
 pub struct Signals {
@@ -29,14 +30,18 @@ impl Signals {
         })
     }
 
-    /// Sets `shutdown` on the first signal and ends the process on the second, with 128 and the
-    /// signal's number.
-    pub async fn obey(mut self, shutdown: Arc<AtomicBool>) {
+    /// Sets `shutdown` on the first signal, from when on the process is not ready, and ends the
+    /// process on the second, with 128 and the signal's number.
+    pub async fn obey(mut self, shutdown: Arc<AtomicBool>, health: Health) {
         let (name, _) = self.next().await;
         tracing::info!(
             "{name}: the workers commit what is open and leave; a second signal ends the process at once"
         );
         shutdown.store(true, Ordering::SeqCst);
+        health.set(
+            "process",
+            Condition::NotReady(format!("leaving after {name}")),
+        );
         let (name, number) = self.next().await;
         tracing::warn!(
             "second signal ({name}): leaving at once; the next start ends the open transaction"

@@ -104,9 +104,7 @@ fn died_silently(
     ))
 }
 
-/// The message of a panic that was caught.
-#[must_use]
-pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")

@@ -91,8 +91,8 @@ impl Status {
             ready,
             partitions,
         };
-        // Strings and numbers always serialize; the error text is JSON-free but never empty.
-        serde_json::to_string_pretty(&page).unwrap_or_else(|error| error.to_string())
+        // Strings and numbers always serialize; should they not, the page says why.
+        serde_json::to_string_pretty(&page).unwrap_or_else(|error| error.to_string()) + "\n"
     }
 }
 
