@@ -37,6 +37,7 @@ pub struct Faults {
 
 impl Faults {
     pub(super) fn new(file: &str, mut faults: Vec<Fault>) -> Self {
+        debug_assert!(!faults.is_empty(), "a refusal that does not say why");
         // Stable: faults of one line keep the order in which the keys are read.
         faults.sort_by(|a, b| a.place.cmp(&b.place));
         Self {

@@ -128,10 +128,11 @@ fn csv(from: &Section<'_>) -> Option<IdSource> {
             .map_err(|expected| format!("{expected}, counted from 1"))
     });
     let delimiter = csv.read("delimiter", b',', delimiter);
-    let faulty = from
+    // What is no mapping at all has its fault already.
+    let mapping = from
         .node("csv")
-        .is_some_and(|node| !matches!(node.content, Content::Map(_)));
-    if column.sound && column.value.is_none() && !faulty {
+        .is_some_and(|node| matches!(node.content, Content::Map(_) | Content::Null));
+    if column.sound && column.value.is_none() && mapping {
         csv.missing("column", "the number of a column, counted from 1");
     }
     match column.value.map(usize::try_from) {

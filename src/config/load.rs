@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::{Fault, Faults, Place};
-use super::topic_names::{self, Written};
+use super::topic_names;
 use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
 use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Output};
-use super::{PartitionBy, Scope, SideTopic, Start, Store, TopicTemplate, Transaction, Window};
+use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, properties, value, yaml};
 
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
@@ -112,9 +112,11 @@ pub fn from_str(
 
 /// Reads every section, whatever was wrong before it. `None` only where a fault is noted.
 fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config> {
-    let (kafka, group) = kafka(&root.section("kafka"), env);
+    // Each section once: looking it up notes a fault where it is no mapping.
+    let kafka_section = root.section("kafka");
+    let (kafka, group) = kafka(&kafka_section, env);
     let input_section = root.section("input");
-    let (patterns, _) = topic_names::read_inputs(&input_section);
+    let patterns = topic_names::read_inputs(&input_section);
     let start = input_section.choice(
         "start",
         Start::Earliest,
@@ -146,14 +148,21 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     let window = window(&root.section("window"));
     let journal = root.section("journal");
     let retention = retention(&journal, &window);
-    let [output_topic, duplicates, rejected, journal_topic] = topics(root, &patterns, &group);
+    let written = [
+        output,
+        root.section("duplicates"),
+        root.section("rejected"),
+        journal,
+    ];
+    let [output_topic, duplicates, rejected, journal_topic] =
+        topic_names::read_written(written, &patterns, &group);
     let store = root
         .section("store")
         .read("path", "/var/lib/kafka-dedup".to_owned(), |text| {
             value::not_empty(text).map_err(|_| "the path of a directory".to_owned())
         });
     let transaction = transaction(&root.section("transaction"));
-    properties::check_delivery_timeouts(&root.section("kafka"), &transaction.1);
+    properties::check_delivery_timeouts(&kafka_section, &transaction.1);
     let workers = root.read("workers", 1, |text| value::count_within(text, 1, 64));
     let scope = scope(root);
     let http = http(&root.section("http"));
@@ -289,30 +298,6 @@ fn retention(journal: &Section<'_>, window: &At<Window>) -> Option<Duration> {
         journal.fault("retention", &found.place, sentence);
     }
     found.value
-}
-
-/// Output, duplicates, rejected, journal.
-fn topics(
-    root: &Section<'_>,
-    patterns: &[topic_names::Pattern],
-    group: &At<String>,
-) -> [Option<TopicTemplate>; 4] {
-    let defaults = [
-        ("output", Some("{topic}_dedup")),
-        ("duplicates", None),
-        ("rejected", None),
-        ("journal", Some("{topic}-{group}-seen")),
-    ];
-    let written = defaults.map(|(name, default)| {
-        let section = root.section(name);
-        let default = default.map(|text| TopicTemplate(text.to_owned()));
-        let template = section.read("topic", default, |text| {
-            topic_names::template(text).map(Some)
-        });
-        Written { section, template }
-    });
-    topic_names::check(patterns, group, &written);
-    written.map(|written| written.template.value)
 }
 
 fn transaction(section: &Section<'_>) -> (Transaction, At<Duration>) {

@@ -1,1 +1,314 @@
+//! Whole files and environments, by scenario.
 
+mod environment;
+mod hostile;
+mod ids;
+mod names;
+mod secrets;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::exit::{Status, Stop};
+
+const SAMPLE: &str = include_str!("../../deploy/kafka-dedup.yaml");
+const LEAST: &str = "\
+kafka: {bootstrap_servers: 'b:9092', group_id: g, instance_id: i}
+input: {topics: [t]}
+id: {from: key}
+";
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn with_env(more: &str, pairs: &[(&str, &str)]) -> Result<Config, Faults> {
+    from_str(&format!("{LEAST}{more}"), "c.yaml", &env(pairs))
+}
+
+/// The least configuration and something more, from line 4 on.
+fn with(more: &str) -> Config {
+    with_env(more, &[]).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn faults_of(text: &str, pairs: &[(&str, &str)]) -> Vec<String> {
+    from_str(text, "c.yaml", &env(pairs))
+        .expect_err(text)
+        .lines()
+        .collect()
+}
+
+/// Exactly one fault, and what is in it.
+fn one_fault(more: &str, pairs: &[(&str, &str)], parts: &[&str]) {
+    let found = faults_of(&format!("{LEAST}{more}"), pairs);
+    assert_eq!(found.len(), 1, "{more}: {found:#?}");
+    for part in parts {
+        assert!(found[0].contains(part), "{part:?} is not in {:?}", found[0]);
+    }
+}
+
+#[test]
+fn the_sample_file_loads() {
+    let config = from_str(SAMPLE, "kafka-dedup.yaml", &env(&[("HOSTNAME", "host-7")]));
+    let config = config.unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.kafka.instance_id, "host-7");
+    assert_eq!(config.id.from, IdSource::Header("message-id".to_owned()));
+    assert_eq!(config.window.ids, Some(50_000_000));
+    // What the sample says is the default must be: the same file with the required keys alone.
+    let least = "\
+kafka: {bootstrap_servers: 'broker-1:9092,broker-2:9092', group_id: trucks-dedup}
+input: {topics: truck_position}
+id: {from: {header: message-id}}
+window: {time: 24h, ids: 50_000_000}
+";
+    assert_eq!(
+        config,
+        from_str(least, "c.yaml", &env(&[("HOSTNAME", "host-7")])).unwrap()
+    );
+}
+
+#[test]
+fn required_keys_alone_bring_the_documented_defaults() {
+    let config = with("");
+    assert_eq!(config.input.start, Start::Earliest);
+    assert_eq!(
+        config.output.topic,
+        TopicTemplate("{topic}_dedup".to_owned())
+    );
+    assert_eq!(
+        (config.output.partition, config.output.create),
+        (PartitionBy::Same, true)
+    );
+    assert_eq!(config.id.missing, Missing::Forward);
+    let window = Window {
+        time_ms: Some(86_400_000),
+        ids: None,
+        refresh: false,
+        max_ahead_ms: 600_000,
+    };
+    assert_eq!(config.window, window);
+    assert_eq!(
+        (&config.duplicates.topic, &config.rejected.topic),
+        (&None, &None)
+    );
+    assert_eq!(config.journal.topic.render("t", "g"), "t-g-seen");
+    assert_eq!(config.journal.retention, None);
+    assert_eq!(config.store.path, PathBuf::from("/var/lib/kafka-dedup"));
+    assert_eq!(config.transaction.interval, Duration::from_millis(100));
+    assert_eq!(config.transaction.timeout, Duration::from_secs(30));
+    assert_eq!((config.transaction.records, config.workers), (20_000, 1));
+    assert_eq!(config.http.listen.to_string(), "0.0.0.0:9464");
+    assert_eq!(config.http.admin.to_string(), "127.0.0.1:9465");
+    assert_eq!(
+        (config.log.level.as_str(), config.log.format),
+        ("info", LogFormat::Text)
+    );
+}
+
+#[test]
+fn ten_wrong_values_in_one_file_are_ten_faults_with_their_lines() {
+    let text = "\
+kafka:
+  bootstrap_servers: broker-1
+  group_id: g
+input:
+  topics: [t, 'not a topic']
+  start: begining
+output: {create: maybe}
+id:
+  from: {csv: {column: 0}}
+  missing: ignore
+window:
+  time: 24 hours ago
+transaction:
+  timeout: 30
+  records: 1_000_001
+wokers: 2
+http:
+  listen: localhost
+";
+    let lines: Vec<usize> = faults_of(text, &[])
+        .iter()
+        .map(|fault| {
+            fault
+                .split(':')
+                .nth(1)
+                .and_then(|line| line.parse().ok())
+                .unwrap_or(0)
+        })
+        .collect();
+    assert_eq!(lines, [2, 5, 6, 7, 9, 10, 12, 14, 15, 16, 18]);
+    let all = faults_of(text, &[]).join("\n");
+    assert!(all.contains(
+        "c.yaml:12: window.time: found \"24 hours ago\", expected a duration with a unit, such as \
+         90s, 15m or 24h"
+    ));
+    assert!(
+        all.contains("found \"begining\", expected earliest, latest or fail"),
+        "{all}"
+    );
+    assert!(
+        all.contains("c.yaml:16: wokers: unknown key; did you mean workers?"),
+        "{all}"
+    );
+}
+
+#[test]
+fn faults_become_a_stop_with_status_64() {
+    let faults = from_str("workers: 0", "c.yaml", &env(&[])).unwrap_err();
+    let stop = Stop::from(faults.clone());
+    assert_eq!(stop.status, Status::Usage);
+    assert_eq!(stop.sentence, faults.to_string());
+}
+
+#[test]
+fn an_empty_file_names_every_required_key() {
+    let found = faults_of("", &[]);
+    for key in [
+        "kafka.bootstrap_servers",
+        "kafka.group_id",
+        "input.topics",
+        "id.from",
+    ] {
+        let start = format!("c.yaml: {key}: missing");
+        assert!(
+            found.iter().any(|fault| fault.starts_with(&start)),
+            "{key}: {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+}
+
+#[test]
+fn a_missing_key_has_the_line_of_its_section() {
+    let found = faults_of(
+        "input: {topics: t}\nid: {from: key}\nkafka:\n  group_id: g\n",
+        &[],
+    );
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].starts_with("c.yaml:3: kafka.bootstrap_servers: missing"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_fault() {
+    let faults = load(Path::new("/nowhere/c.yaml"), [])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        faults.starts_with("/nowhere/c.yaml: cannot be read"),
+        "{faults}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_utf8_names_the_line() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"# a\n# \xff\n").unwrap();
+    let faults = load(file.path(), environment()).unwrap_err().to_string();
+    assert!(faults.ends_with(":2: not UTF-8 text"), "{faults}");
+}
+
+#[test]
+fn broken_yaml_has_a_line_and_a_repeated_key_hides_no_other_fault() {
+    assert!(faults_of("kafka:\n  a: [\n", &[])[0].starts_with("c.yaml:2: not valid YAML"));
+    let found = faults_of(
+        &format!("{LEAST}workers: 1\nworkers: 99\nscope: all\n"),
+        &[],
+    );
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].starts_with("c.yaml:5: the key \"workers\" is here a second time"));
+    assert!(found[1].starts_with("c.yaml:5: workers: found \"99\""));
+    assert!(found[2].starts_with("c.yaml:6: scope"));
+    // A section that is no mapping is one fault, however often its keys are asked for.
+    one_fault(
+        "journal: x\noutput: null\n",
+        &[],
+        &["c.yaml:4: journal: found \"x\""],
+    );
+    assert!(faults_of("- a", &[])[0].contains("expected sections"));
+}
+
+#[test]
+fn scope_topic_is_known_but_not_in_this_version() {
+    one_fault(
+        "scope: topic",
+        &[],
+        &["c.yaml:4", "only scope: partition is available in this"],
+    );
+    one_fault(
+        "scope: world",
+        &[],
+        &["found \"world\", expected partition"],
+    );
+}
+
+#[test]
+fn a_window_is_time_or_ids_or_both() {
+    let window = |more: &str| (with(more).window.time_ms, with(more).window.ids);
+    assert_eq!(window("window: {time: 1h30m}"), (Some(5_400_000), None));
+    assert_eq!(
+        window("window: {ids: 50_000_000}"),
+        (None, Some(50_000_000))
+    );
+    assert_eq!(window("window: {time: null, ids: 5}"), (None, Some(5)));
+    assert_eq!(window("window: {time: 1ms, ids: 5}"), (Some(1), Some(5)));
+    assert_eq!(window("window:"), (Some(86_400_000), None));
+    one_fault(
+        "window: {time: null}",
+        &[],
+        &["c.yaml:4: window.time", "needs one of them"],
+    );
+    one_fault("window: {time: 0s}", &[], &["expected 1ms to 3650d"]);
+    one_fault(
+        "window: {time: 3600}",
+        &[],
+        &["a bare number does not say of what"],
+    );
+    one_fault("window: {ids: 0}", &[], &["a whole number from 1"]);
+    one_fault(
+        "window: 24h",
+        &[],
+        &["window: found \"24h\", expected a mapping of keys"],
+    );
+}
+
+#[test]
+fn one_value_is_held_against_another() {
+    one_fault(
+        "transaction: {interval: 2s, timeout: 1500ms}",
+        &[],
+        &["transaction.interval: found 2s, expected less than transaction.timeout (1500ms)"],
+    );
+    one_fault(
+        "journal: {retention: 1h}",
+        &[],
+        &["at least window.time (24h)"],
+    );
+    // One mistake makes one fault: nothing is held against a value that is wrong itself.
+    one_fault(
+        "journal: {retention: 1h}\nwindow: {time: x}",
+        &[],
+        &["c.yaml:5: window.time"],
+    );
+    one_fault(
+        "http: {admin: '127.0.0.1:9464'}",
+        &[],
+        &["http.admin", "which http.listen"],
+    );
+    assert_eq!(
+        with("http: {listen: '0.0.0.0:0', admin: '0.0.0.0:0'}")
+            .http
+            .admin
+            .port(),
+        0
+    );
+}

@@ -16,18 +16,18 @@ const LEGAL: &str = "letters, digits, '.', '_' and '-'";
 /// A pattern of `input.topics`, and where it stands.
 pub(super) type Pattern = (TopicPattern, Place);
 
-/// Reads `input.topics`. The flag is false where a wrong pattern was left out.
-pub(super) fn read_inputs(input: &Section<'_>) -> (Vec<Pattern>, bool) {
+/// Reads `input.topics`; wrong ones are left out, with their faults noted.
+pub(super) fn read_inputs(input: &Section<'_>) -> Vec<Pattern> {
     let expected = "a list of topic names such as [truck_position]";
     let Some(node) = input.node("topics") else {
         input.missing("topics", expected);
-        return (Vec::new(), false);
+        return Vec::new();
     };
     let nodes: Vec<Node> = match (&node.content, &node.place) {
-        (Content::Faulty, _) => return (Vec::new(), false),
+        (Content::Faulty, _) => return Vec::new(),
         (Content::Null, _) => {
             input.missing("topics", expected);
-            return (Vec::new(), false);
+            return Vec::new();
         }
         (Content::Map(_), _) => {
             input.fault(
@@ -35,7 +35,7 @@ pub(super) fn read_inputs(input: &Section<'_>) -> (Vec<Pattern>, bool) {
                 &node.place,
                 format!("found a mapping, expected {expected}"),
             );
-            return (Vec::new(), false);
+            return Vec::new();
         }
         (Content::Scalar { text, .. }, Place::Variable(_)) => split(text)
             .iter()
@@ -47,22 +47,20 @@ pub(super) fn read_inputs(input: &Section<'_>) -> (Vec<Pattern>, bool) {
     if nodes.is_empty() || nodes.len() > PATTERNS_MAX {
         let sentence = format!("found {} topics, expected 1 to {PATTERNS_MAX}", nodes.len());
         input.fault("topics", &node.place, sentence);
-        return (Vec::new(), false);
+        return Vec::new();
     }
     let mut patterns: Vec<Pattern> = Vec::new();
-    let mut sound = true;
     for node in &nodes {
         match input.parse("topics", node, pattern) {
-            None => sound &= false,
+            None => {}
             Some(pattern) if patterns.iter().any(|(other, _)| *other == pattern) => {
                 let sentence = format!("{} is listed twice; remove one", node.shown());
                 input.fault("topics", &node.place, sentence);
-                sound = false;
             }
             Some(pattern) => patterns.push((pattern, node.place.clone())),
         }
     }
-    (patterns, sound)
+    patterns
 }
 
 /// The value of a variable: comma separated, where a comma inside of brackets (`^a{1,2}`) belongs
@@ -145,7 +143,7 @@ fn legal(c: char) -> bool {
 }
 
 /// Reads a template: legal characters, `{topic}` and `{group}`.
-pub(super) fn template(text: &str) -> Result<TopicTemplate, String> {
+fn template(text: &str) -> Result<TopicTemplate, String> {
     let mut rest = text.replace("{topic}", "").replace("{group}", "");
     if let Some(at) = rest.find(['{', '}']) {
         let end = rest[at..].find('}').map_or(rest.len(), |end| at + end + 1);
@@ -163,14 +161,33 @@ pub(super) fn template(text: &str) -> Result<TopicTemplate, String> {
 }
 
 /// One topic that the service writes, by the section that configures it.
-pub(super) struct Written<'a> {
-    pub section: Section<'a>,
-    pub template: At<Option<TopicTemplate>>,
+struct Written<'a> {
+    section: Section<'a>,
+    template: At<Option<TopicTemplate>>,
 }
 
-/// Checks all names against each other. `written` is output, duplicates, rejected, journal, in that
-/// order. O(inputs x 4), one fault for each template and kind of mistake.
-pub(super) fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
+/// Reads the templates of output, duplicates, rejected and journal, from their sections in that
+/// order, and checks all names against each other.
+pub(super) fn read_written(
+    sections: [Section<'_>; 4],
+    patterns: &[Pattern],
+    group: &At<String>,
+) -> [Option<TopicTemplate>; 4] {
+    let written = sections.map(|section| {
+        let default = match section.path.as_str() {
+            "output" => Some(TopicTemplate("{topic}_dedup".to_owned())),
+            "journal" => Some(TopicTemplate("{topic}-{group}-seen".to_owned())),
+            _ => None,
+        };
+        let template = section.read("topic", default, |text| template(text).map(Some));
+        Written { section, template }
+    });
+    check(patterns, group, &written);
+    written.map(|written| written.template.value)
+}
+
+/// Checks all names against each other. O(inputs^2) string comparisons, one fault for each template and kind of mistake.
+fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
     let named: Vec<(&str, bool)> = inputs
         .iter()
         .map(|(pattern, _)| match pattern {
@@ -218,18 +235,26 @@ pub(super) fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'
             ));
             continue;
         }
-        let loops = |name: &String| named.iter().any(|(topic, known)| *known && topic == name);
-        let certain = |known: bool| known || !pattern.is_per_topic();
-        let names = || {
-            rendered()
-                .zip(&named)
-                .filter(|(_, (_, known))| certain(*known))
-        };
-        if let Some((name, _)) = names().find(|(name, _)| loops(name)) {
-            fault(format!(
+        // A name made from the stand-in for a regular expression is no name that will be written.
+        let looping = rendered()
+            .zip(&named)
+            .filter(|(_, (_, known))| *known || !pattern.is_per_topic())
+            .find_map(|(name, _)| {
+                let read = named
+                    .iter()
+                    .position(|(topic, known)| *known && *topic == name)?;
+                Some((name, &inputs[read].1))
+            });
+        if let Some((name, read)) = looping {
+            let place = match section.node("topic") {
+                Some(_) => &template.place,
+                None => read,
+            };
+            let sentence = format!(
                 "gives {name:?}, which is also an input topic: the service would read what it \
                  writes; choose another name"
-            ));
+            );
+            section.fault("topic", place, sentence);
         }
         let shared = rendered().find_map(|name| claimed.get(&name).map(|other| (name, *other)));
         if let Some((name, other)) = shared {

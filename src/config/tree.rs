@@ -328,7 +328,12 @@ impl<'a> Section<'a> {
                 .map(|(_, value)| *value)
                 .ok_or_else(|| {
                     let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                    names.join(" or ")
+                    match names.split_last() {
+                        Some((last, rest)) if !rest.is_empty() => {
+                            format!("{} or {last}", rest.join(", "))
+                        }
+                        _ => names.join(""),
+                    }
                 })
         })
     }

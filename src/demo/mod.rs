@@ -86,6 +86,10 @@ pub fn run(args: DemoArgs) -> Result<(), Stop> {
     let interrupt = Interrupt::listen()?;
     let dir = prepare_dir(args.dir.as_deref())?;
     let result = play(&args, &dir, &interrupt);
+    // An empty directory goes too: what failed before anything was written has nothing to show.
+    if args.dir.is_none() && fs::remove_dir(&dir).is_ok() {
+        return result;
+    }
     if args.dir.is_none() && (result.is_ok() || interrupt.is_asked()) {
         // What cannot be removed stays in the system's directory for temporary files.
         let _ = fs::remove_dir_all(&dir);
@@ -107,6 +111,8 @@ fn play(args: &DemoArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> 
         drive: Duration::from_secs(args.seconds.into()),
     };
     let mut show = Show::new(plan.unique + plan.duplicates);
+    // Before a long download: what good are the jars without it?
+    jars::java()?;
     broker::jars(&|line| show.say(line))?;
     interrupt.check()?;
     let kafka = jars::kafka_version()?;

@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(3);
+/// Over how long a rate is taken on a terminal.
+const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// A moment of the demo.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +27,8 @@ pub struct Moment {
 pub struct Show {
     bar: Option<ProgressBar>,
     total: u64,
-    last_line: Instant,
-    last_judged: u64,
+    /// When the rate was taken last, with how many verdicts, and what it was.
+    rated: (Instant, u64, f64),
 }
 
 impl Show {
@@ -34,7 +36,7 @@ impl Show {
     pub fn new(total: u64) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let look = "{spinner} [{wide_bar}] {human_pos}/{human_len} judged, {per_sec} {msg}";
+            let look = "{spinner} [{wide_bar}] {human_pos}/{human_len} judged, {msg}";
             if let Ok(style) = ProgressStyle::with_template(look) {
                 bar.set_style(style);
             }
@@ -43,8 +45,7 @@ impl Show {
         Self {
             bar,
             total,
-            last_line: Instant::now(),
-            last_judged: 0,
+            rated: (Instant::now(), 0, 0.0),
         }
     }
 
@@ -58,23 +59,30 @@ impl Show {
 
     /// The state of things now.
     pub fn update(&mut self, now: &Moment) {
+        let every = if self.bar.is_some() {
+            RATE_OVER
+        } else {
+            LINE_EVERY
+        };
+        let (since, judged_then, _) = self.rated;
+        let due = since.elapsed() >= every;
+        if due {
+            let judged = now.judged.saturating_sub(judged_then) as f64;
+            let rate = judged / since.elapsed().as_secs_f64();
+            self.rated = (Instant::now(), now.judged, rate);
+        }
+        let (_, _, rate) = self.rated;
         let backlog = now.sent.saturating_sub(now.judged);
         let service = if now.service_up { "up" } else { "KILLED" };
-        let rest = format!("backlog {backlog}, kills {}, service {service}", now.kills);
+        let rest = format!(
+            "{rate:.0}/s, backlog {backlog}, kills {}, service {service}",
+            now.kills
+        );
         if let Some(bar) = &self.bar {
             bar.set_position(now.judged);
             bar.set_message(rest);
-            return;
-        }
-        let since = self.last_line.elapsed();
-        if since >= LINE_EVERY {
-            let judged = now.judged.saturating_sub(self.last_judged) as f64;
-            let rate = judged / since.as_secs_f64();
-            tell(&format!(
-                "{}/{} judged, {rate:.0}/s, {rest}",
-                now.judged, self.total
-            ));
-            (self.last_line, self.last_judged) = (Instant::now(), now.judged);
+        } else if due {
+            tell(&format!("{}/{} judged, {rest}", now.judged, self.total));
         }
     }
 
