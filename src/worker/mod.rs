@@ -322,6 +322,8 @@ impl Worker {
                     "kafka",
                     Condition::NotReady("no broker can be reached; trying again".to_owned()),
                 );
+                // An idle service would not notice that they are back.
+                self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 Ok(())
             }
             _ => {
@@ -798,6 +800,7 @@ impl Worker {
                 return Ok(());
             }
         };
+        self.tell("kafka", Condition::Ready("connected".to_owned()));
         let names: Vec<String> = listed.iter().map(|(name, _)| name.clone()).collect();
         let mut inputs = self.own.resolve(&names);
         inputs.sort();
