@@ -21,7 +21,7 @@ use crate::exit::Stop;
 use crate::journal::MAX_IDS_PER_RUN;
 use crate::metrics::Metrics;
 use crate::sink::{Failure, Origin, Outgoing, Sink, Target};
-use crate::worker::scope::{Rejection, Scopes};
+use crate::worker::scope::{Rejection, Scope, Scopes};
 
 /// Why a transaction cannot be committed, by what has to be done about it.
 #[derive(Debug)]
@@ -33,7 +33,9 @@ pub enum Trouble {
     InDoubt { cause: &'static str, why: String },
     /// Another producer has taken over our transactional id, or the coordinator has.
     Fenced { why: String },
-    /// End the process.
+    /// Commit what came before this record, of which there is no trace yet; then end the process.
+    Halt(Stop),
+    /// End the process; what is open is aborted.
     Stop(Stop),
 }
 
@@ -225,7 +227,7 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
 }
 
 /// What it means that a record could not be handed to the producer.
-pub fn not_sent(error: &KafkaError) -> Trouble {
+fn not_sent(error: &KafkaError) -> Trouble {
     let why = format!("produce: {error}");
     match error.rdkafka_error_code() {
         Some(code) if is_fence(code) => Trouble::Fenced { why },
@@ -270,6 +272,7 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
         .iter()
         .filter_map(|failure| refusal(failure.code).map(|rejection| (failure, rejection)))
         .collect();
+    let certain = refused.len() == 1;
     for (failure, rejection) in &refused {
         let Origin {
             scope: place,
@@ -279,19 +282,10 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
         let Some(scope) = scopes.at(place) else {
             continue;
         };
-        let certain = refused.len() == 1;
-        if certain && target != Target::Output {
-            let (topic, partition) = scope.partition_key();
-            return Trouble::Stop(Stop::contradiction(format!(
-                "the {target:?} topic refused what belongs to {topic}-{partition} offset {offset}: {}. Give that topic the max.message.bytes and message.timestamp.* settings of {topic}, then start again",
-                failure.code
-            )));
-        }
         if certain {
-            scope.refused.insert(offset, *rejection);
-        } else {
-            scope.suspects.insert(offset);
+            return refused_record(scope, offset, target, failure.code, *rejection);
         }
+        scope.suspects.insert(offset);
     }
     if let Some((failure, _)) = refused.first() {
         return Trouble::Abort {
@@ -327,6 +321,37 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
     Trouble::Abort {
         cause: "delivery",
         why,
+    }
+}
+
+/// One record is refused for good. By the output: it is rejected when it comes again. By one of our
+/// own topics: nowhere is left to put it.
+fn refused_record(
+    scope: &mut Scope,
+    offset: i64,
+    target: Target,
+    code: RDKafkaErrorCode,
+    rejection: Rejection,
+) -> Trouble {
+    let (topic, partition) = scope.partition_key();
+    if target != Target::Output {
+        return Trouble::Stop(Stop::contradiction(format!(
+            "the {target} topic refused what belongs to {topic}-{partition} offset {offset}: {code}. Give that topic the max.message.bytes and message.timestamp.* settings of {topic}, then start again"
+        )));
+    }
+    scope.refused.insert(offset, rejection);
+    Trouble::Abort {
+        cause: "refused",
+        why: format!("{topic}-{partition} offset {offset} was refused: {code}"),
+    }
+}
+
+/// What it means that a record of a scope could not be handed to the producer.
+pub fn not_taken(error: &KafkaError, scope: &mut Scope, offset: i64, target: Target) -> Trouble {
+    let code = error.rdkafka_error_code();
+    match code.and_then(|code| Some((code, refusal(code)?))) {
+        Some((code, rejection)) => refused_record(scope, offset, target, code, rejection),
+        None => not_sent(error),
     }
 }
 

@@ -29,6 +29,17 @@ pub enum Target {
     Journal,
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Output => "output",
+            Self::Duplicates => "duplicates",
+            Self::Rejected => "rejected",
+            Self::Journal => "journal",
+        })
+    }
+}
+
 /// Where a record in flight came from: the scope (its place in the worker's list) and the offset
 /// of the input record. For the journal the offset is of no meaning.
 #[derive(Debug, Clone, Copy)]
@@ -204,6 +215,11 @@ impl Sink {
                 Ok(()) => break,
                 Err((error, _)) if Instant::now() >= deadline => return Err(error),
                 Err((error, returned)) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) if self.producer.in_flight_count() == 0 => {
+                        // An empty queue that is full: the record is larger than the queue.
+                        let code = RDKafkaErrorCode::MessageSizeTooLarge;
+                        return Err(KafkaError::MessageProduction(code));
+                    }
                     Some(RDKafkaErrorCode::QueueFull) => {
                         record = returned;
                         let soon = Instant::now() + Duration::from_millis(50);

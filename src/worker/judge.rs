@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
-use crate::commit::{Open, Trouble, drain, not_sent};
+use crate::commit::{Open, Trouble, drain, not_taken};
 use crate::config::{Config, Missing, PartitionBy};
 use crate::exit::Stop;
 use crate::identify::{Fields, Identifier, Identity, MissingReason};
@@ -109,13 +109,13 @@ fn forbid(scope: &Scope, offset: i64, identity: &Identity, config: &Config) -> R
     if let Some(&rejection) = scope.refused.get(&offset)
         && config.rejected.topic.is_none()
     {
-        return Err(Trouble::Stop(refused_without_topic(
+        return Err(Trouble::Halt(refused_without_topic(
             scope, offset, rejection,
         )));
     }
     match (identity, config.id.missing) {
         (Identity::Missing(reason), Missing::Fail) => {
-            Err(Trouble::Stop(without_id(scope, offset, *reason)))
+            Err(Trouble::Halt(without_id(scope, offset, *reason)))
         }
         _ => Ok(()),
     }
@@ -192,7 +192,7 @@ fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> 
 fn send(
     message: &BorrowedMessage<'_>,
     place: usize,
-    scope: &Scope,
+    scope: &mut Scope,
     sink: &mut Sink,
     fate: &Fate,
     config: &Config,
@@ -232,7 +232,7 @@ fn send(
         target,
     };
     sink.send(outgoing, origin, deadline)
-        .map_err(|error| not_sent(&error))
+        .map_err(|error| not_taken(&error, scope, message.offset(), target))
 }
 
 /// Adds the headers that say why a record is not in the output.

@@ -267,7 +267,7 @@ impl Worker {
             };
             match judged {
                 Err(error) => return self.note_poll_error(&error),
-                Ok(Err(Trouble::Stop(stop))) => {
+                Ok(Err(Trouble::Halt(stop))) => {
                     // What came before the record that stops us is as good as ever.
                     self.close_transaction()?;
                     return Err(stop);
@@ -398,7 +398,7 @@ impl Worker {
     fn resolve(&mut self, trouble: Trouble) -> Result<(), Stop> {
         let metrics = Arc::clone(&self.shared.metrics);
         match trouble {
-            Trouble::Stop(stop) => Err(stop),
+            Trouble::Stop(stop) | Trouble::Halt(stop) => Err(stop),
             Trouble::Abort { cause, why } => {
                 metrics.transaction_aborted(cause);
                 tracing::warn!(

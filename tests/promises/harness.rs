@@ -332,6 +332,8 @@ pub struct Deployment {
     /// Sections of the config beyond the common ones, as YAML.
     pub extra: String,
     pub consumer_properties: Vec<(String, String)>,
+    /// Variables of the service's environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Deployment {
@@ -350,6 +352,7 @@ impl Deployment {
             input,
             partitions,
             extra: extra.to_owned(),
+            env: Vec::new(),
             consumer_properties: vec![
                 ("session.timeout.ms".to_owned(), "2000".to_owned()),
                 ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
@@ -412,6 +415,7 @@ impl Deployment {
             .args(["run", "-c"])
             .arg(&config)
             .env("FAILPOINTS", points.join(";"))
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()

@@ -158,6 +158,42 @@ fn a_record_that_the_output_refuses_is_rejected_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_record_that_no_topic_can_take_stops_the_service_and_is_not_passed_over() {
+    let mut deployment = Deployment::new("client-limit", 1, "rejected: {topic: \"{topic}_rej\"}\n");
+    let limit = "KAFKA_DEDUP__KAFKA__PRODUCER_PROPERTIES__MESSAGE_MAX_BYTES";
+    deployment.env.push((limit.to_owned(), "20000".to_owned()));
+    let t = now_ms() - 60_000;
+    produce(
+        &deployment.input,
+        0,
+        &[
+            sized("a", 100, t),
+            sized("b", 50_000, t + 1),
+            sized("c", 100, t + 2),
+        ],
+    );
+    let mut instance = deployment.start("one");
+    // The rejected topic cannot take it either through this client: the end is a sentence, no loop.
+    assert_eq!(
+        instance.wait(Duration::from_secs(60)).code(),
+        Some(78),
+        "{}",
+        instance.log_tail()
+    );
+    assert!(
+        instance.log_text().contains("rejected topic refused"),
+        "{}",
+        instance.log_tail()
+    );
+    // The record is neither lost nor passed over: the next start, without the limit, has it.
+    deployment.env.clear();
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    deployment.assert_output(|_, input| by_header(input));
+    assert!(instance.terminate().success());
+}
+
+#[test]
 fn a_refused_record_without_a_rejected_topic_stops_the_service_with_a_sentence() {
     let deployment = Deployment::new("stopped", 1, "");
     create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
