@@ -1,0 +1,103 @@
+//! Which topics the worker reads: found, prepared, subscribed to.
+
+use super::*;
+
+impl Worker {
+    /// Looks which input topics there are, prepares new ones, and subscribes to all.
+    pub(super) fn discover_topics(&mut self) -> Result<(), Stop> {
+        self.next_discovery = Instant::now() + discovery_interval(&self.config);
+        let listed = match topics::list(&self.admin) {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::debug!(%error, "topics cannot be listed");
+                self.next_discovery = Instant::now() + Duration::from_secs(1);
+                return Ok(());
+            }
+        };
+        self.tell("kafka", Condition::Ready("connected".to_owned()));
+        let names: Vec<String> = listed.iter().map(|(name, _)| name.clone()).collect();
+        let mut inputs = self.own.resolve(&names);
+        inputs.sort();
+        for (name, partitions) in &listed {
+            if inputs.contains(name)
+                && self
+                    .topics
+                    .get(name)
+                    .is_none_or(|t| t.partitions < *partitions)
+            {
+                match self.prepare_topic(name) {
+                    Ok(_) => {}
+                    Err(PrepareError::Stop(stop)) => return Err(stop),
+                    Err(PrepareError::Retry(why)) => {
+                        tracing::warn!(topic = name, "the topic cannot be prepared yet: {why}");
+                        self.next_discovery = Instant::now() + Duration::from_secs(1);
+                    }
+                }
+            }
+        }
+        // A topic that has gone keeps its place in the subscription until it is back.
+        inputs.retain(|name| self.topics.contains_key(name));
+        self.tell_inputs(&inputs);
+        if inputs.is_empty() || inputs == self.subscribed {
+            return Ok(());
+        }
+        if self.source.is_none() {
+            self.source = Some(Source::create(&self.config, self.index)?);
+        }
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        source.subscribe(&inputs).map_err(|error| {
+            Stop::restart(format!(
+                "the topics {} cannot be subscribed to: {error}",
+                inputs.join(", ")
+            ))
+        })?;
+        tracing::info!(worker = self.index, topics = inputs.join(","), "subscribed");
+        if self.subscribed.is_empty() {
+            self.tell("group", Condition::NotReady("joining the group; a predecessor that was killed keeps its partitions until its session.timeout.ms has passed".to_owned()));
+        }
+        self.subscribed = inputs;
+        Ok(())
+    }
+
+    pub(super) fn prepare_topic(&mut self, name: &str) -> Result<Arc<Topic>, PrepareError> {
+        let prepared = prepare(&self.admin, &self.config, name)?;
+        let topic = Arc::new(Topic {
+            name: name.to_owned(),
+            names: prepared.names,
+            partitions: prepared.partitions,
+            output_partitions: prepared.output_partitions,
+            metrics: self.shared.metrics.topic(name),
+        });
+        self.topics.insert(name.to_owned(), Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    /// The topic, prepared for at least this partition. The group may know of new partitions before
+    /// we have looked.
+    pub(super) fn topic_with(&mut self, name: &str, partition: i32) -> Result<Arc<Topic>, Stop> {
+        loop {
+            if let Some(topic) = self.topics.get(name)
+                && topic.partitions > partition
+            {
+                return Ok(Arc::clone(topic));
+            }
+            match self.prepare_topic(name) {
+                Ok(topic) if topic.partitions > partition => return Ok(topic),
+                Err(PrepareError::Stop(stop)) => return Err(stop),
+                Ok(_) => std::thread::sleep(POLL),
+                Err(PrepareError::Retry(why)) => {
+                    tracing::warn!(topic = name, "the topic cannot be prepared yet: {why}");
+                    std::thread::sleep(POLL);
+                }
+            }
+            if self.shutting_down() {
+                return Err(Stop {
+                    status: crate::exit::Status::Done,
+                    sentence: "stopped while a topic was prepared".to_owned(),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the worker does once a second: lag, status, trimming; and what it tells of its health.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn keep_house(&mut self) -> Result<(), Stop> {
+        self.next_housekeeping = Instant::now() + HOUSEKEEPING;
+        let trim = Instant::now() >= self.next_trim;
+        if trim {
+            self.next_trim = Instant::now() + TRIM_INTERVAL;
+        }
+        let mut rows = Vec::new();
+        for (_, scope) in self.scopes.active() {
+            let (name, partition) = (&scope.topic.name, scope.partition);
+            let high = self
+                .source
+                .as_ref()
+                .and_then(|source| source.cached_high_watermark(name, partition));
+            let lag = high.map(|high| (high - scope.committed_offset).max(0));
+            if let Some(lag) = lag {
+                scope.metrics.lag.set(lag);
+            }
+            if trim
+                && let Some(keep_from) = scope.window.keep_journal_from()
+                && keep_from > scope.trimmed_to
+            {
+                fail::fail_point!("trim", |_| crate::exit::die());
+                self.trimmer
+                    .trim(&scope.topic.names.journal, partition, keep_from);
+                scope.trimmed_to = keep_from;
+            }
+            rows.push(PartitionStatus {
+                topic: name.clone(),
+                partition,
+                state: "active",
+                next_offset: Some(scope.committed_offset),
+                lag,
+                stream_time_ms: scope.window.stream_time_ms(),
+                ids: scope.window.ids(),
+                slices: scope.window.slices(),
+                restore_remaining: None,
+            });
+        }
+        for ((name, partition), recovering) in self.scopes.recovering() {
+            rows.push(PartitionStatus {
+                topic: name.clone(),
+                partition: *partition,
+                state: "restoring",
+                next_offset: None,
+                lag: None,
+                stream_time_ms: None,
+                ids: 0,
+                slices: 0,
+                restore_remaining: Some(recovering.metrics.restore_remaining.get()),
+            });
+        }
+        self.shared.status.update(self.index, rows);
+        self.tell_recovery();
+        Ok(())
+    }
+
+    pub(super) fn tell(&self, component: &str, condition: Condition) {
+        self.shared
+            .health
+            .set(&format!("worker-{}/{component}", self.index), condition);
+    }
+
+    pub(super) fn tell_recovery(&mut self) {
+        let left = self.scopes.recovering().len();
+        let active = self.scopes.active().count();
+        let condition = if left == 0 {
+            Condition::Ready(format!("{active} partitions active"))
+        } else {
+            Condition::NotReady(format!(
+                "{left} of {} partitions are being restored from the journal",
+                left + active
+            ))
+        };
+        self.tell("partitions", condition);
+    }
+
+    pub(super) fn tell_inputs(&self, inputs: &[String]) {
+        let patterns = self.config.input.topics.iter();
+        let absent: Vec<&str> = patterns
+            .filter(|pattern| !inputs.iter().any(|input| pattern.matches(input)))
+            .map(|pattern| pattern.as_str())
+            .collect();
+        let condition = if absent.is_empty() {
+            Condition::Ready(format!("reading {}", inputs.join(", ")))
+        } else {
+            Condition::NotReady(format!(
+                "no topic yet for {}; waiting for it",
+                absent.join(", ")
+            ))
+        };
+        self.tell("inputs", condition);
+        // From here on the parts speak for the worker.
+        self.shared.health.clear(&worker_component(self.index));
+    }
+}

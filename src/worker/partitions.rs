@@ -1,0 +1,193 @@
+//! The worker's partitions: assigned, in recovery, active, revoked or lost.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn handle_rebalances(&mut self) -> Result<(), Stop> {
+        while let Some(event) = self.source.as_ref().and_then(Source::next_rebalance) {
+            match event {
+                Rebalance::Assigned(partitions) => self.assigned(&partitions)?,
+                Rebalance::Revoked(partitions) => {
+                    self.shared
+                        .metrics
+                        .rebalances
+                        .with_label_values(&["revoked"])
+                        .inc();
+                    self.close_transaction()?;
+                    self.forget(&partitions, "revoked");
+                }
+                Rebalance::Lost(partitions) => {
+                    self.shared
+                        .metrics
+                        .rebalances
+                        .with_label_values(&["lost"])
+                        .inc();
+                    self.abandon_transaction();
+                    self.rewind();
+                    self.forget(&partitions, "lost");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn assigned(&mut self, partitions: &[Partition]) -> Result<(), Stop> {
+        self.shared
+            .metrics
+            .rebalances
+            .with_label_values(&["assigned"])
+            .inc();
+        tracing::info!(worker = self.index, partitions = %listed(partitions), "assigned");
+        self.tell("group", Condition::Ready("member of the group".to_owned()));
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        if let Err(error) = source.acknowledge_assigned(partitions) {
+            return Err(Stop::restart(format!(
+                "the assignment could not be taken: {error}"
+            )));
+        }
+        for (name, partition) in partitions {
+            let topic = self.topic_with(name, *partition)?;
+            let metrics = self.shared.metrics.partition(name, *partition);
+            self.request_recovery(topic, *partition, metrics, None)?;
+        }
+        self.tell_recovery();
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, partitions: &[Partition], how: &str) {
+        tracing::info!(worker = self.index, partitions = %listed(partitions), how, "partitions are gone");
+        for partition in partitions {
+            self.scopes.remove(partition);
+            self.shared
+                .metrics
+                .forget_partition(&partition.0, partition.1);
+        }
+        self.to_start
+            .retain(|(partition, _)| !partitions.contains(partition));
+        if let Some(source) = &self.source
+            && let Err(error) = source.acknowledge_revoked(partitions)
+        {
+            tracing::warn!(%error, "giving partitions back");
+        }
+        self.tell_recovery();
+    }
+
+    pub(super) fn request_recovery(
+        &mut self,
+        topic: Arc<Topic>,
+        partition: i32,
+        metrics: PartitionMetrics,
+        known: Option<(i64, SeenWindow)>,
+    ) -> Result<(), Stop> {
+        metrics.state.set(0);
+        let (epoch, cancelled) =
+            self.scopes
+                .begin_recovery(Arc::clone(&topic), partition, metrics.clone());
+        let (journal_next, window) = match known {
+            Some((next, window)) => (Some(next), window),
+            None => (None, SeenWindow::new(self.config.window)),
+        };
+        self.recovery.request(Request {
+            topic: topic.name.clone(),
+            partition,
+            journal: topic.names.journal.clone(),
+            identity: journal::identity(self.seed, &topic.name, partition),
+            window,
+            journal_next,
+            epoch,
+            cancelled,
+            metrics,
+        })
+    }
+
+    pub(super) fn take_recovered(&mut self) -> Result<(), Stop> {
+        while let Some(Recovered {
+            topic,
+            partition,
+            epoch,
+            outcome,
+        }) = self.recovery.next()
+        {
+            let key = (topic, partition);
+            let Some(recovering) = self.scopes.end_recovery(&key, epoch) else {
+                continue;
+            };
+            self.activate(recovering, partition, outcome?);
+        }
+        Ok(())
+    }
+
+    /// The seen set covers the journal up to the committed offset: the partition may be judged (I5).
+    pub(super) fn activate(&mut self, recovering: Recovering, partition: i32, restored: Restored) {
+        let Recovering { topic, metrics, .. } = recovering;
+        metrics.state.set(1);
+        fail::fail_point!("restored", |_| crate::exit::die());
+        let Restored {
+            window,
+            input_offset,
+            committed,
+            journal_next,
+        } = restored;
+        let scope = Scope {
+            identity: journal::identity(self.seed, &topic.name, partition),
+            metrics,
+            topic,
+            partition,
+            window,
+            next_offset: input_offset,
+            committed_offset: input_offset,
+            journal_next,
+            touched: false,
+            must_write_run: !committed,
+            tally: Tally::default(),
+            refused: std::collections::BTreeMap::new(),
+            suspects: std::collections::BTreeSet::new(),
+            trimmed_to: 0,
+        };
+        self.to_start.push((scope.partition_key(), input_offset));
+        self.scopes.insert(scope);
+        self.tell_recovery();
+    }
+
+    /// Lets the source read what has been restored or rewound.
+    pub(super) fn start_restored(&mut self) {
+        if self.to_start.is_empty() || Instant::now() < self.resume_at {
+            return;
+        }
+        let Some(source) = &self.source else { return };
+        self.to_start.retain(|(partition, offset)| match source.start(partition, *offset) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::debug!(topic = partition.0, partition = partition.1, %error, "cannot seek yet");
+                true
+            }
+        });
+    }
+
+    /// Where a partition starts at its end, that place is committed before anything is judged:
+    /// records that come while the service restarts are not skipped then.
+    pub(super) fn pin_start_positions(&mut self) -> Result<(), Stop> {
+        if self.config.input.start != Start::Latest {
+            return Ok(());
+        }
+        let mut pinned = false;
+        for (_, scope) in self.scopes.active() {
+            if scope.must_write_run && !scope.touched {
+                scope.touched = true;
+                pinned = true;
+            }
+        }
+        let Some(sink) = &mut self.sink else {
+            return Ok(());
+        };
+        if pinned && self.open.is_none() {
+            match commit::begin(sink) {
+                Ok(open) => self.open = Some(open),
+                Err(trouble) => return self.resolve(trouble),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! The worker's transactions: when one is closed, and what is done when that fails. The steps of a
+//! commit themselves are in [`crate::commit`].
+
+use super::*;
+
+impl Worker {
+    pub(super) fn commit_is_due(&self) -> bool {
+        let Some(open) = &self.open else { return false };
+        open.records >= self.config.transaction.records
+            || open.alone >= ALONE_PER_TRANSACTION
+            || open.begun.elapsed() >= self.config.transaction.interval
+    }
+
+    /// Commits what is open; if that cannot be, aborts it, so that nothing is open afterwards.
+    pub(super) fn close_transaction(&mut self) -> Result<(), Stop> {
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        match self.try_commit(&open) {
+            Ok(()) => {
+                self.aborts_in_a_row = 0;
+                self.replacements = 0;
+                let metrics = &self.shared.metrics;
+                metrics.transactions_committed.inc();
+                metrics.transaction_records.observe(open.records as f64);
+                metrics
+                    .last_commit_timestamp_seconds
+                    .set(wall_clock_ms() as f64 / 1000.0);
+                self.tell("kafka", Condition::Ready("committing".to_owned()));
+                Ok(())
+            }
+            Err(trouble) => {
+                self.open = Some(open);
+                self.resolve(trouble)
+            }
+        }
+    }
+
+    /// prepare → commit → publish, see [`crate::commit`].
+    pub(super) fn try_commit(&mut self, open: &Open) -> Result<(), Trouble> {
+        let Some(sink) = &mut self.sink else {
+            return Err(Trouble::InDoubt {
+                cause: "no-producer",
+                why: "there is no producer".to_owned(),
+            });
+        };
+        let metrics = &self.shared.metrics;
+        let started = Instant::now();
+        commit::prepare(sink, &mut self.scopes, open, &self.config)?;
+        metrics.observe_step("drain", started.elapsed());
+        let membership = self.source.as_ref().and_then(Source::membership);
+        commit::commit(
+            sink,
+            &mut self.scopes,
+            membership.as_ref(),
+            open,
+            &self.config,
+            metrics,
+        )?;
+        let started = Instant::now();
+        commit::publish(sink, &mut self.scopes);
+        metrics.observe_step("publish", started.elapsed());
+        Ok(())
+    }
+
+    /// Acts on what went wrong with the open transaction. Afterwards none is open.
+    pub(super) fn resolve(&mut self, trouble: Trouble) -> Result<(), Stop> {
+        let metrics = Arc::clone(&self.shared.metrics);
+        match trouble {
+            Trouble::Stop(stop) | Trouble::Halt(stop) => Err(stop),
+            Trouble::Abort { cause, why } => {
+                metrics.transaction_aborted(cause);
+                tracing::warn!(
+                    worker = self.index,
+                    cause,
+                    "transaction aborted, its records are judged again: {why}"
+                );
+                self.abort_and_rewind()
+            }
+            Trouble::InDoubt { cause, why } => {
+                metrics.transaction_aborted(cause);
+                tracing::warn!(
+                    worker = self.index,
+                    cause,
+                    "the outcome of the transaction is in doubt; replacing the producer: {why}"
+                );
+                self.replace_producer()
+            }
+            Trouble::Fenced { why } => {
+                metrics.transaction_aborted("fenced");
+                let overdue = self
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| Instant::now() >= open.deadline(&self.config));
+                if !overdue {
+                    self.count_fence(&why)?;
+                }
+                tracing::warn!(
+                    worker = self.index,
+                    "the producer was fenced; replacing it: {why}"
+                );
+                self.replace_producer()
+            }
+        }
+    }
+
+    pub(super) fn count_fence(&mut self, why: &str) -> Result<(), Stop> {
+        let now = Instant::now();
+        self.fenced_at
+            .retain(|at| now.duration_since(*at) < FENCE_MEMORY);
+        self.fenced_at.push_back(now);
+        if self.fenced_at.len() >= FENCES {
+            return Err(Stop::restart(format!(
+                "fenced {FENCES} times in {} s: another process uses the instance id {} in the group {}. Give every instance its own kafka.instance_id. Last: {why}",
+                FENCE_MEMORY.as_secs(),
+                self.config.kafka.instance_id,
+                self.config.kafka.group_id
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn abort_and_rewind(&mut self) -> Result<(), Stop> {
+        let (Some(_), Some(sink)) = (self.open.take(), &self.sink) else {
+            // Nothing is open that could be aborted: what the producer means, it alone knows.
+            return self.replace_producer();
+        };
+        // Refusals that were reported meanwhile must not be forgotten with the transaction.
+        if let Err(Trouble::Stop(stop)) = commit::drain(sink, &mut self.scopes, Instant::now()) {
+            return Err(stop);
+        }
+        if let Err(trouble) = commit::abort(sink, &mut self.scopes, &self.config) {
+            return self.resolve(trouble);
+        }
+        self.aborts_in_a_row += 1;
+        let pause = Duration::from_millis(10)
+            .saturating_mul(1 << self.aborts_in_a_row.min(9))
+            .min(LONGEST_PAUSE);
+        self.resume_at = Instant::now() + pause;
+        self.rewind();
+        Ok(())
+    }
+
+    /// Moves the source back to where the scopes are.
+    pub(super) fn rewind(&mut self) {
+        let targets: Vec<(Partition, i64)> = self
+            .scopes
+            .active()
+            .map(|(_, scope)| (scope.partition_key(), scope.next_offset))
+            .collect();
+        let partitions: Vec<Partition> = targets
+            .iter()
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        if let Some(source) = &self.source
+            && let Err(error) = source.pause(&partitions)
+        {
+            tracing::debug!(%error, "pausing before a rewind");
+        }
+        self.to_start = targets;
+    }
+
+    /// I7: a new producer, which ends whatever the old one left; then position and seen set of
+    /// every scope are read from Kafka again.
+    pub(super) fn replace_producer(&mut self) -> Result<(), Stop> {
+        self.open = None;
+        self.replacements += 1;
+        if self.replacements > REPLACEMENTS {
+            return Err(Stop::restart(format!(
+                "{REPLACEMENTS} producers in a row could not commit a single transaction; see the warnings above"
+            )));
+        }
+        self.shared.metrics.producer_rebuilds.inc();
+        if let Some(sink) = self.sink.take() {
+            // Destroying a client waits for its threads, which may wait for a broker.
+            std::thread::spawn(move || drop(sink));
+        }
+        self.recover_all()
+    }
+
+    /// Forgets nothing that is committed, assumes nothing of what is not: all scopes go back to
+    /// recovery, which continues from the windows they have.
+    pub(super) fn recover_all(&mut self) -> Result<(), Stop> {
+        self.to_start.clear();
+        let scopes = self.scopes.take_active();
+        let partitions: Vec<Partition> = scopes.iter().map(Scope::partition_key).collect();
+        if let Some(source) = &self.source
+            && let Err(error) = source.pause(&partitions)
+        {
+            tracing::debug!(%error, "pausing before recovery");
+        }
+        for mut scope in scopes {
+            scope.discard();
+            let known = (scope.journal_next, scope.window);
+            self.request_recovery(scope.topic, scope.partition, scope.metrics, Some(known))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a producer and takes the transactional id over. One attempt; the loop comes back.
+    /// The group hears from us between attempts.
+    pub(super) fn take_over_transactional_id(&mut self) -> Result<(), Stop> {
+        let sink = Sink::create(&self.config, self.index)?;
+        match sink.init(INIT_ATTEMPT) {
+            Ok(()) => {
+                self.sink = Some(sink);
+                fail::fail_point!("initialised", |_| crate::exit::die());
+                self.tell(
+                    "producer",
+                    Condition::Ready("transactional id is ours".to_owned()),
+                );
+                Ok(())
+            }
+            Err(error) => {
+                if let Trouble::Stop(stop) = commit::consequence(&error, "init_transactions") {
+                    return Err(stop);
+                }
+                let last = sink.last_error().unwrap_or_default();
+                std::thread::spawn(move || drop(sink));
+                self.tell(
+                    "producer",
+                    Condition::NotReady(format!("taking the transactional id over: {error}")),
+                );
+                tracing::warn!(worker = self.index, %error, last, "the transactional id could not be taken over yet; trying again");
+                // What is polled meanwhile is not judged: it must be read again.
+                self.rewind();
+                let until = Instant::now() + Duration::from_secs(1);
+                while Instant::now() < until && !self.shutting_down() {
+                    self.serve_group()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Polls without judging: every partition is paused, or will be read again when it is started.
+    pub(super) fn serve_group(&mut self) -> Result<(), Stop> {
+        match &self.source {
+            Some(source) => {
+                if let Some(Err(error)) = source.poll(POLL) {
+                    tracing::debug!(%error, "poll");
+                }
+                self.handle_rebalances()?;
+            }
+            None => std::thread::sleep(POLL),
+        }
+        Ok(())
+    }
+
+    /// Aborts what is open without judging it again: its partitions are going away.
+    pub(super) fn abandon_transaction(&mut self) {
+        if self.open.take().is_none() {
+            return;
+        }
+        self.shared.metrics.transaction_aborted("abandoned");
+        let Some(sink) = &self.sink else { return };
+        if let Err(trouble) = commit::abort(sink, &mut self.scopes, &self.config) {
+            tracing::warn!(
+                worker = self.index,
+                ?trouble,
+                "abort failed; the next producer with this transactional id ends the transaction"
+            );
+            if let Some(sink) = self.sink.take() {
+                std::thread::spawn(move || drop(sink));
+            }
+        }
+    }
+}
