@@ -585,7 +585,7 @@ fn apply(
         return Ok(());
     };
     let offset = message.offset();
-    if offset < *next {
+    if job.request.journal_next.is_some_and(|known| offset < known) {
         return Ok(());
     }
     let (journal, partition) = (&key.0, key.1);

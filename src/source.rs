@@ -203,14 +203,16 @@ impl Source {
             .fatal_error()
             .map(|(code, reason)| format!("{code}: {reason}"))
     }
+}
 
-    /// Leaves the group (about 100 ms).
-    pub fn close(self) {
+impl Drop for Source {
+    /// Leaves the group (about 100 ms), on every way out: while closing, the callback must answer a
+    /// rebalance itself, or destroying the consumer waits for ever.
+    fn drop(&mut self) {
         self.consumer
             .context()
             .closing
             .store(true, Ordering::Relaxed);
-        drop(self.consumer);
     }
 }
 

@@ -142,21 +142,13 @@ fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> 
             Verdict::Duplicate {
                 first_offset,
                 age_ms,
-                in_overlay: true,
+                in_overlay,
             } => {
-                tally.duplicates_transaction += 1;
-                tally.duplicate_ages_ms.push(age_ms);
-                return Fate::Duplicate {
-                    first_offset,
-                    age_ms,
-                };
-            }
-            Verdict::Duplicate {
-                first_offset,
-                age_ms,
-                in_overlay: false,
-            } => {
-                tally.duplicates_window += 1;
+                if in_overlay {
+                    tally.duplicates_transaction += 1;
+                } else {
+                    tally.duplicates_window += 1;
+                }
                 tally.duplicate_ages_ms.push(age_ms);
                 return Fate::Duplicate {
                     first_offset,

@@ -74,32 +74,23 @@ const REPLACEMENTS: u32 = 20;
 /// A transaction commits early after this many records had to be sent alone.
 const ALONE_PER_TRANSACTION: usize = 100;
 
-/// Starts a worker; how it ended is sent to `ended` with its index, whatever happens in it.
+/// Starts a worker; how it ended is sent to `ended` with its index. A panic ends the thread without
+/// a word, which the supervisor notices.
 pub fn spawn(
     index: usize,
     config: Arc<Config>,
     shared: Shared,
     ended: Sender<(usize, Result<(), Stop>)>,
 ) -> std::thread::JoinHandle<()> {
-    let body = move || {
-        let run = std::panic::AssertUnwindSafe(|| {
-            let mut worker = Worker::start(index, config, shared)?;
+    std::thread::spawn(move || {
+        let outcome = Worker::start(index, config, shared).and_then(|mut worker| {
             let outcome = worker.run();
             worker.leave();
             outcome
         });
-        let outcome = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-            let what = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Err(Stop::internal(format!("worker {index} panicked: {what}")))
-        });
         // The supervisor has gone only when the process is ending already.
         let _ = ended.send((index, outcome));
-    };
-    std::thread::spawn(body)
+    })
 }
 
 struct Worker {
@@ -223,9 +214,7 @@ impl Worker {
     /// Leaves the group and lets go of everything, whatever the outcome was.
     fn leave(&mut self) {
         self.abandon_transaction();
-        if let Some(source) = self.source.take() {
-            source.close();
-        }
+        self.source = None;
         self.shared.status.update(self.index, Vec::new());
     }
 

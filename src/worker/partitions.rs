@@ -103,6 +103,7 @@ impl Worker {
     }
 
     pub(super) fn take_recovered(&mut self) -> Result<(), Stop> {
+        let mut any = false;
         while let Some(Recovered {
             topic,
             partition,
@@ -115,6 +116,10 @@ impl Worker {
                 continue;
             };
             self.activate(recovering, partition, outcome?);
+            any = true;
+        }
+        if any {
+            self.tell_recovery();
         }
         Ok(())
     }
@@ -148,7 +153,6 @@ impl Worker {
         };
         self.to_start.push((scope.partition_key(), input_offset));
         self.scopes.insert(scope);
-        self.tell_recovery();
     }
 
     /// Lets the source read what has been restored or rewound.

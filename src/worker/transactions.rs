@@ -152,12 +152,17 @@ impl Worker {
             .iter()
             .map(|(partition, _)| partition.clone())
             .collect();
-        if let Some(source) = &self.source
-            && let Err(error) = source.pause(&partitions)
-        {
-            tracing::debug!(%error, "pausing before a rewind");
-        }
+        self.pause(&partitions);
         self.to_start = targets;
+    }
+
+    /// Stops reading partitions until they are started again at an offset of ours.
+    fn pause(&self, partitions: &[Partition]) {
+        if let Some(source) = &self.source
+            && let Err(error) = source.pause(partitions)
+        {
+            tracing::debug!(%error, "pausing partitions");
+        }
     }
 
     /// I7: a new producer, which ends whatever the old one left; then position and seen set of
@@ -172,8 +177,7 @@ impl Worker {
         }
         self.shared.metrics.producer_rebuilds.inc();
         if let Some(sink) = self.sink.take() {
-            // Destroying a client waits for its threads, which may wait for a broker.
-            std::thread::spawn(move || drop(sink));
+            retire(sink);
         }
         self.recover_all()
     }
@@ -184,11 +188,7 @@ impl Worker {
         self.to_start.clear();
         let scopes = self.scopes.take_active();
         let partitions: Vec<Partition> = scopes.iter().map(Scope::partition_key).collect();
-        if let Some(source) = &self.source
-            && let Err(error) = source.pause(&partitions)
-        {
-            tracing::debug!(%error, "pausing before recovery");
-        }
+        self.pause(&partitions);
         for mut scope in scopes {
             scope.discard();
             let known = (scope.journal_next, scope.window);
@@ -216,7 +216,7 @@ impl Worker {
                     return Err(stop);
                 }
                 let last = sink.last_error().unwrap_or_default();
-                std::thread::spawn(move || drop(sink));
+                retire(sink);
                 self.tell(
                     "producer",
                     Condition::NotReady(format!("taking the transactional id over: {error}")),
@@ -261,8 +261,14 @@ impl Worker {
                 "abort failed; the next producer with this transactional id ends the transaction"
             );
             if let Some(sink) = self.sink.take() {
-                std::thread::spawn(move || drop(sink));
+                retire(sink);
             }
         }
     }
+}
+
+/// Lets go of a producer without waiting: destroying a client waits for its threads, which may wait
+/// for a broker.
+fn retire(sink: Sink) {
+    std::thread::spawn(move || drop(sink));
 }
