@@ -18,9 +18,10 @@ use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 
 use crate::config::Config;
 use crate::exit::Stop;
-use crate::journal::MAX_IDS_PER_RUN;
+use crate::journal::{MAX_IDS_PER_RUN, run};
 use crate::metrics::Metrics;
 use crate::sink::{Failure, Origin, Outgoing, Sink, Target};
+use crate::store::Damage;
 use crate::worker::scope::{Rejection, Scope, Scopes};
 
 /// Why a transaction cannot be committed, by what has to be done about it.
@@ -31,6 +32,8 @@ pub enum Trouble {
     /// Its outcome is unknown, or the producer is of no use any more: replace the producer and read
     /// positions and seen sets from Kafka again (I7).
     InDoubt { cause: &'static str, why: String },
+    /// The stored ids of a scope cannot be read: abort, and rebuild that scope from the journal.
+    Damaged { scope: usize, damage: Damage },
     /// Another producer has taken over our transactional id, or the coordinator has.
     Fenced { why: String },
     /// Commit what came before this record, of which there is no trace yet; then end the process.
@@ -80,8 +83,9 @@ pub fn prepare(
         if !(scope.touched && (scope.must_write_run || scope.window.is_dirty())) {
             continue;
         }
-        let run = scope.window.pending_run(scope.identity, scope.next_offset);
-        for part in run.encode(MAX_IDS_PER_RUN) {
+        let pending = scope.window.pending_run(scope.identity, scope.next_offset);
+        for part in pending.encode(MAX_IDS_PER_RUN) {
+            scope.last_run_checksum = run::checksum(&part);
             let outgoing = Outgoing {
                 topic: &scope.topic.names.journal,
                 partition: scope.partition,

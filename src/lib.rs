@@ -3,8 +3,8 @@
 //! The rooms, in the order in which a record passes through them:
 //! [`source`] (poll) → [`identify`] (id bytes → fingerprint) → [`window`] (verdict) →
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
-//! through them; [`recovery`] brings a partition's seen set up to date from the [`journal`] before
-//! the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them.
+//! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
+//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -22,6 +22,7 @@ pub mod partitioner;
 pub mod recovery;
 pub mod sink;
 pub mod source;
+pub mod store;
 pub mod topics;
 pub mod window;
 pub mod worker;

@@ -19,7 +19,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use define::{counter, counters, gauge, gauges, histogram, histograms, int_gauges, register};
+use define::{
+    counter, counters, gauge, gauges, histogram, histograms, int_gauge, int_gauges, register,
+};
 
 /// From 1 ms to the longest transaction time-out.
 const STEP_BUCKETS_SECONDS: &[f64] = &[
@@ -58,6 +60,16 @@ pub struct Metrics {
     pub journal_trim_failures: IntCounter,
     /// Journal records that are no run of this deployment and were passed over.
     pub journal_foreign_records: IntCounter,
+    /// Label `kind`: warm (from the store) or cold (from the journal alone).
+    pub restores: IntCounterVec,
+    /// Label `operation`: write or remove.
+    pub store_errors: IntCounterVec,
+    /// Label `reason`: damaged, foreign or stale.
+    pub store_set_aside: IntCounterVec,
+    /// 1 while the store cannot be used and seen ids are held in memory.
+    pub store_degraded: IntGauge,
+    /// Estimated memory of the open databases of the store, in bytes.
+    pub store_memory_bytes: IntGauge,
 }
 
 /// The verdict counters of one input topic, resolved once: an increment is one atomic addition.
@@ -84,6 +96,12 @@ pub struct TopicMetrics {
     pub missing_id: IntCounter,
     /// Stream time between a duplicate and the letting-through of its id, in seconds.
     pub duplicate_age_seconds: Histogram,
+    /// Ids that the filter in front of the sealed slices was asked for.
+    pub filter_checks: IntCounter,
+    /// Answers of the filter that sent a look-up to the store.
+    pub filter_positives: IntCounter,
+    /// Slices of the store that were looked into in vain.
+    pub filter_false_positives: IntCounter,
 }
 
 /// The gauges of one assigned partition, resolved once.
@@ -97,6 +115,12 @@ pub struct PartitionMetrics {
     pub ids: IntGauge,
     /// Memory of the seen window, in bytes.
     pub window_bytes: IntGauge,
+    /// Slices of the seen window that the store holds.
+    pub slices_on_disk: IntGauge,
+    /// False positives a look-up of an id that was not seen, as measured since the assignment.
+    pub filter_measured: Gauge,
+    /// The same, as expected from size and contents of the filter.
+    pub filter_expected: Gauge,
     /// Journal offsets still to be read before the partition may be processed (I5).
     pub restore_remaining: IntGauge,
     /// Ids that the latest restore brought back, from store and journal together.
@@ -113,6 +137,9 @@ struct TopicFamilies {
     dropped: IntCounterVec,
     missing_id: IntCounterVec,
     duplicate_age: HistogramVec,
+    filter_checks: IntCounterVec,
+    filter_positives: IntCounterVec,
+    filter_false_positives: IntCounterVec,
 }
 
 struct PartitionFamilies {
@@ -123,6 +150,9 @@ struct PartitionFamilies {
     stream_time: GaugeVec,
     ids: IntGaugeVec,
     window_bytes: IntGaugeVec,
+    slices_on_disk: IntGaugeVec,
+    filter_measured: GaugeVec,
+    filter_expected: GaugeVec,
     restore_remaining: IntGaugeVec,
     restored_ids: IntGaugeVec,
     state: IntGaugeVec,
@@ -199,12 +229,49 @@ impl Metrics {
                 "kafka_dedup_journal_foreign_records_total",
                 "Journal records that are no run of this deployment and were passed over; should stay 0.",
             ),
+            restores: counters(
+                r,
+                "kafka_dedup_restores_total",
+                "Seen sets restored, by kind: warm (from the store and the journal's tail), cold (from the journal alone).",
+                &["kind"],
+            ),
+            store_errors: counters(
+                r,
+                "kafka_dedup_store_errors_total",
+                "Operations of the store that failed, by kind: write, remove. Seen ids stay in memory and in the journal.",
+                &["operation"],
+            ),
+            store_set_aside: counters(
+                r,
+                "kafka_dedup_store_set_aside_total",
+                "Slices of the store that could not be used and were rebuilt from the journal, by reason: damaged, foreign, stale.",
+                &["reason"],
+            ),
+            store_degraded: int_gauge(
+                r,
+                "kafka_dedup_store_degraded",
+                "1 while the store cannot be used and seen ids are held in memory, else 0.",
+            ),
+            store_memory_bytes: int_gauge(
+                r,
+                "kafka_dedup_store_memory_bytes",
+                "Estimated memory of the open databases of the store.",
+            ),
             registry,
         };
         // Series with a known set of labels exist from the start, so that a first increase is seen
         // as an increase.
         for event in ["assigned", "revoked", "lost"] {
             metrics.rebalances.with_label_values(&[event]);
+        }
+        for kind in ["warm", "cold"] {
+            metrics.restores.with_label_values(&[kind]);
+        }
+        for operation in ["write", "remove"] {
+            metrics.store_errors.with_label_values(&[operation]);
+        }
+        for reason in ["damaged", "foreign", "stale"] {
+            metrics.store_set_aside.with_label_values(&[reason]);
         }
         for step in ["drain", "offsets", "commit", "publish"] {
             metrics.commit_step_seconds.with_label_values(&[step]);
@@ -317,6 +384,24 @@ impl TopicFamilies {
                 &["topic"],
                 AGE_BUCKETS_SECONDS,
             ),
+            filter_checks: counters(
+                r,
+                "kafka_dedup_filter_checks_total",
+                "Ids that the filter in front of the store was asked for.",
+                &["topic"],
+            ),
+            filter_positives: counters(
+                r,
+                "kafka_dedup_filter_positives_total",
+                "Answers of the filter that sent a look-up to the store.",
+                &["topic"],
+            ),
+            filter_false_positives: counters(
+                r,
+                "kafka_dedup_filter_false_positives_total",
+                "Slices of the store that were looked into in vain. Costs a read each, and never a record.",
+                &["topic"],
+            ),
         }
     }
 
@@ -334,6 +419,9 @@ impl TopicFamilies {
             dropped: self.dropped.with_label_values(&[topic]),
             missing_id: self.missing_id.with_label_values(&[topic]),
             duplicate_age_seconds: self.duplicate_age.with_label_values(&[topic]),
+            filter_checks: self.filter_checks.with_label_values(&[topic]),
+            filter_positives: self.filter_positives.with_label_values(&[topic]),
+            filter_false_positives: self.filter_false_positives.with_label_values(&[topic]),
         }
     }
 }
@@ -358,6 +446,22 @@ impl PartitionFamilies {
             window_bytes: gauge(
                 "kafka_dedup_window_bytes",
                 "Memory held by the seen window.",
+            ),
+            slices_on_disk: gauge(
+                "kafka_dedup_window_stored_slices",
+                "Slices of the seen window that the store holds.",
+            ),
+            filter_measured: gauges(
+                r,
+                "kafka_dedup_filter_false_positive_ratio",
+                "False positives a look-up of an id that was not seen, as measured since the assignment.",
+                LABELS,
+            ),
+            filter_expected: gauges(
+                r,
+                "kafka_dedup_filter_expected_false_positive_ratio",
+                "False positives a look-up of an id that was not seen, as expected from the filter's size and contents.",
+                LABELS,
             ),
             restore_remaining: gauge(
                 "kafka_dedup_restore_remaining_offsets",
@@ -385,6 +489,9 @@ impl PartitionFamilies {
             stream_time: self.stream_time.with_label_values(labels),
             ids: self.ids.with_label_values(labels),
             window_bytes: self.window_bytes.with_label_values(labels),
+            slices_on_disk: self.slices_on_disk.with_label_values(labels),
+            filter_measured: self.filter_measured.with_label_values(labels),
+            filter_expected: self.filter_expected.with_label_values(labels),
             restore_remaining: self.restore_remaining.with_label_values(labels),
             restored_ids: self.restored_ids.with_label_values(labels),
             state: self.state.with_label_values(labels),
@@ -394,11 +501,18 @@ impl PartitionFamilies {
     fn remove(&self, topic: &str, partition: &str) {
         let labels = &[topic, partition];
         // An error says that the series is gone already, which is what is wanted.
-        let _ = self.stream_time.remove_label_values(labels);
+        for family in [
+            &self.stream_time,
+            &self.filter_measured,
+            &self.filter_expected,
+        ] {
+            let _ = family.remove_label_values(labels);
+        }
         for family in [
             &self.lag,
             &self.ids,
             &self.window_bytes,
+            &self.slices_on_disk,
             &self.restore_remaining,
             &self.restored_ids,
             &self.state,

@@ -1,18 +1,30 @@
 //! The promise of the seen window: whatever order records, commits, aborts and restarts come in,
-//! its verdicts are those of the reference model.
+//! warm or cold, with a store that is sound, damaged, stale, another's or of no use, its verdicts are
+//! those of the reference model.
 
 mod model;
 
+#[path = "window/spoil.rs"]
+mod spoil;
+
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kafka_dedup::config::Window;
-use kafka_dedup::journal::run::Run;
-use kafka_dedup::window::{SeenWindow, Verdict};
+use kafka_dedup::http::health::Health;
+use kafka_dedup::journal::run::{Run, checksum};
+use kafka_dedup::metrics::Metrics;
+use kafka_dedup::store::{Anchor, Lineage, Store};
+use kafka_dedup::window::{SeenWindow, Sizing, Verdict};
 use model::{Judged, Model};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use spoil::{Spoiler, Spoils};
+use tempfile::TempDir;
 
-const CASES: u32 = 3000;
+const CASES_IN_MEMORY: u32 = 2000;
+/// Files cost milliseconds. `KAFKA_DEDUP_TEST_ROUNDS` multiplies this.
+const CASES_ON_DISK: u32 = 120;
 
 /// A timestamp, chosen by what it does to stream time.
 #[derive(Debug, Clone)]
@@ -49,17 +61,23 @@ enum Step {
     Commit,
     /// The open transaction's records are judged again after it.
     Abort,
+    /// Work beside the verdicts: slices to the store, the filter's size.
+    Tend(usize),
+    /// All of it.
+    Settle,
     Restart {
         trimmed: bool,
+        /// What happens to the store's files before the start; none of them where it is `Keep`.
+        spoils: Spoils,
     },
 }
 
 fn windows() -> impl Strategy<Value = Window> {
     let time = prop_oneof![
         4 => prop::sample::select(vec![0, 1, 7, 8, 9, 64, 100, 1000]),
-        1 => Just(i64::MAX),
+        2 => Just(i64::MAX),
     ];
-    let ids = prop::sample::select(vec![1_u64, 2, 3, 7, 8, 9, 16, 17]);
+    let ids = prop::sample::select(vec![1_u64, 2, 3, 7, 8, 9, 16, 17, 40]);
     let limits = prop_oneof![
         time.clone().prop_map(|time| (Some(time), None)),
         ids.clone().prop_map(|ids| (None, Some(ids))),
@@ -95,9 +113,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let record = (id, timestamps(), wall).prop_map(|(id, at, wall)| Step::Record { id, at, wall });
     let step = prop_oneof![
         14 => record,
-        3 => Just(Step::Commit),
+        4 => Just(Step::Commit),
         1 => Just(Step::Abort),
-        1 => any::<bool>().prop_map(|trimmed| Step::Restart { trimmed }),
+        1 => (0_usize..4).prop_map(Step::Tend),
+        3 => Just(Step::Settle),
+        1 => (any::<bool>(), spoil::any()).prop_map(|(trimmed, spoils)| Step::Restart { trimmed, spoils }),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -105,32 +125,71 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// A record as it was judged, so that an abort can judge it again.
 type Record = (Option<u8>, Option<i64>, i64);
 
-/// The window and the model side by side, and a journal between restarts.
+/// Where the window keeps its sealed slices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    None,
+    Sound,
+    /// A path at which nothing can be written.
+    Unusable,
+}
+
+/// The window and the model side by side, and store and journal between restarts.
 struct Bench {
     limits: Window,
-    window: SeenWindow,
+    sizing: Sizing,
+    store: Arc<Store>,
+    spoiler: Option<Spoiler>,
+    _dir: TempDir,
+    window: Option<SeenWindow>,
     model: Model,
     committed: Model,
     position: i64,
     open: Vec<Record>,
     forwarded: HashSet<i64>,
     journal: Vec<Vec<u8>>,
+    trimmed_to: i64,
     part_ids: usize,
 }
 
 impl Bench {
-    fn new(limits: Window, part_ids: usize) -> Self {
+    fn new(limits: Window, active_ids: u64, part_ids: usize, disk: Disk) -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("store");
+        let on_disk = || Store::open(&path, Metrics::new(), Health::new()).unwrap();
+        let store = match disk {
+            Disk::None => Store::in_memory(),
+            Disk::Sound => on_disk(),
+            Disk::Unusable => {
+                std::fs::write(&path, "a file is in the way").unwrap();
+                on_disk()
+            }
+        };
+        let sizing = Sizing {
+            active_ids,
+            false_positive_rate: 0.1,
+        };
+        let shelf = store.shelf(Lineage::default());
         Self {
             limits,
-            window: SeenWindow::new(limits),
+            sizing,
+            store,
+            spoiler: (disk == Disk::Sound).then(|| Spoiler::new(&path)),
+            _dir: dir,
+            window: Some(SeenWindow::new(limits, sizing, shelf)),
             model: Model::new(limits),
             committed: Model::new(limits),
             position: 0,
             open: Vec::new(),
             forwarded: HashSet::new(),
             journal: Vec::new(),
+            trimmed_to: 0,
             part_ids,
         }
+    }
+
+    fn window(&mut self) -> &mut SeenWindow {
+        self.window.as_mut().expect("a window between restarts")
     }
 
     fn step(&mut self, step: &Step) {
@@ -150,12 +209,16 @@ impl Bench {
                     self.record(record);
                 }
             }
-            Step::Restart { trimmed } => self.restart(*trimmed),
+            Step::Tend(steps) => {
+                self.window().tend(*steps).unwrap();
+            }
+            Step::Settle => self.settle(),
+            Step::Restart { trimmed, spoils } => self.restart(*trimmed, spoils),
         }
         let stream_time = self.model.stream_time_ms.map(|time| time as i64);
-        assert_eq!(self.window.stream_time_ms(), stream_time);
-        assert_eq!(self.window.next_ordinal(), self.model.ordinals_taken);
-        assert!(self.window.slices() <= 16, "{}", self.window.slices());
+        assert_eq!(self.window().stream_time_ms(), stream_time);
+        assert_eq!(self.window().next_ordinal(), self.model.ordinals_taken);
+        assert!(self.window().slices() <= 120);
     }
 
     fn stream_time(&self) -> i64 {
@@ -187,7 +250,7 @@ impl Bench {
         let offset = self.position;
         self.position += 1;
         self.open.push((id, timestamp, wall));
-        self.window.observe(timestamp, wall);
+        self.window().observe(timestamp, wall);
         let Some(id) = id else {
             self.model.observe(timestamp, wall);
             return;
@@ -207,45 +270,93 @@ impl Bench {
             },
             Judged::NoId => unreachable!("the record has an id"),
         };
-        let verdict = self.window.judge(fingerprint(id), offset);
+        let verdict = self.window().judge(fingerprint(id), offset).unwrap();
         assert_eq!(verdict, expected, "id {id} at offset {offset}");
     }
 
     fn commit(&mut self) {
-        if self.window.is_dirty() {
-            let run = self.window.pending_run(1, self.position);
-            let journal_offset = self.journal.len() as i64;
+        if self.window().is_dirty() {
+            let position = self.position;
+            let run = self.window().pending_run(1, position);
+            let first_run = self.journal.len() as i64;
             self.journal.extend(run.encode(self.part_ids));
-            self.window.merge(journal_offset);
-            let keep_from = self.window.keep_journal_from().unwrap();
-            assert!((0..=journal_offset).contains(&keep_from));
+            let last_run = self.anchor(self.journal.len() - 1);
+            self.window().merge(first_run, last_run, position);
+            let keep_from = self.window().keep_journal_from().unwrap();
+            assert!((0..=first_run).contains(&keep_from));
         }
-        assert!(!self.window.is_dirty());
+        assert!(!self.window().is_dirty());
         self.committed = self.model.clone();
         self.open.clear();
         self.forwarded.clear();
     }
 
+    fn settle(&mut self) {
+        while self.window().tend(8).unwrap() > 0 || self.window().is_sealing() {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+    }
+
     /// Back to the last commit; answers the records that come again.
     fn abort(&mut self) -> Vec<Record> {
-        self.window.discard();
-        assert!(!self.window.is_dirty());
+        self.window().discard();
+        assert!(!self.window().is_dirty());
         self.rewind()
     }
 
-    /// A new window from the journal; what was open is gone with the old one.
-    fn restart(&mut self, trimmed: bool) {
-        let keep_from = match self.window.keep_journal_from() {
-            Some(offset) if trimmed => offset as usize,
-            _ => 0,
-        };
-        self.window = SeenWindow::new(self.limits);
-        for (offset, bytes) in self.journal.iter().enumerate().skip(keep_from) {
-            let run = Run::decode(bytes).unwrap();
-            self.window.apply(&run, offset as i64).unwrap();
+    /// A new window from store and journal; what was open is gone with the old one.
+    fn restart(&mut self, trimmed: bool, spoils: &Spoils) {
+        if let Some(keep_from) = self.window().keep_journal_from()
+            && trimmed
+        {
+            self.trimmed_to = self.trimmed_to.max(keep_from);
         }
+        self.window = None;
+        if let Some(spoiler) = &mut self.spoiler {
+            // The store's thread may still write what it was given; then its lock is taken.
+            drop(self.store.shelf(Lineage::default()));
+            spoiler.spoil(spoils);
+        }
+        let mut window = self.start(Lineage::default());
+        if window.is_none() {
+            // What was on the shelf did not fit the journal, and is set aside by now.
+            window = self.start(Lineage::default());
+        }
+        self.window = Some(window.expect("a cold start fits every journal"));
         for record in self.rewind() {
             self.record(record);
+        }
+    }
+
+    /// Starts as recovery does; `None`, with the shelf empty, where the store does not fit.
+    fn start(&self, lineage: Lineage) -> Option<SeenWindow> {
+        let shelf = self.store.shelf(lineage);
+        let journal = self.trimmed_to..self.journal.len() as i64;
+        let mut window =
+            SeenWindow::load(self.limits, self.sizing, &shelf, journal.clone(), || true);
+        let mut next = journal.start;
+        if let Some(checkpoint) = window.checkpoint() {
+            if self.anchor(checkpoint.anchor.offset as usize) != checkpoint.anchor {
+                shelf.set_all_aside("another journal");
+                return None;
+            }
+            next = checkpoint.anchor.offset + 1;
+        }
+        for offset in next as usize..self.journal.len() {
+            let run = Run::decode(&self.journal[offset]).unwrap();
+            if window.apply(&run, self.anchor(offset)).is_err() {
+                assert!(next > journal.start, "a cold start found a broken chain");
+                shelf.set_all_aside("another journal");
+                return None;
+            }
+        }
+        Some(window)
+    }
+
+    fn anchor(&self, offset: usize) -> Anchor {
+        Anchor {
+            offset: offset as i64,
+            checksum: checksum(&self.journal[offset]),
         }
     }
 
@@ -261,34 +372,74 @@ fn fingerprint(id: u8) -> u128 {
     0x9e37_79b9_7f4a_7c15_u128 << 64 | u128::from(id)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+fn cases_on_disk() -> u32 {
+    let rounds = std::env::var("KAFKA_DEDUP_TEST_ROUNDS").ok();
+    let rounds: u32 = rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    CASES_ON_DISK * rounds
+}
+
+/// All steps; at the end the whole window is over, and nothing is held but what the last run says.
+fn act_out(mut bench: Bench, steps: &[Step]) {
+    for step in steps {
+        bench.step(step);
+    }
+    bench.commit();
+    bench.restart(true, &Spoils::Keep);
+    // Ids from before the first timestamp count as seen at 0, which a negative stream time is still
+    // behind.
+    let newest = bench.stream_time().max(0);
+    let end = bench
+        .limits
+        .time_ms
+        .and_then(|time| newest.checked_add(time))
+        .and_then(|end| end.checked_add(1));
+    let Some(end) = end else { return };
+    bench.record((None, Some(end), end));
+    bench.commit();
+    let last = bench.journal.len() as i64 - 1;
+    let window = bench.window();
+    assert_eq!((window.ids(), window.slices()), (0, 0));
+    assert_eq!(window.keep_journal_from(), Some(last));
+    bench.settle();
+    let window = bench.window();
+    assert_eq!(window.expected_false_positive_rate(), 0.0);
+}
+
+proptest! {
+    #![proptest_config(config(CASES_IN_MEMORY))]
 
     #[test]
-    fn verdicts_are_those_of_the_model(limits in windows(), part_ids in 1_usize..6, steps in steps()) {
-        let mut bench = Bench::new(limits, part_ids);
-        for step in &steps {
-            bench.step(step);
-        }
-        bench.commit();
-        bench.restart(true);
-        // Once all of it is over, nothing is held but what the last run says. Ids from before the
-        // first timestamp count as seen at 0, which a negative stream time is still behind.
-        if let Some(time) = limits.time_ms {
-            let newest = bench.stream_time().max(0);
-            let Some(end) = newest.checked_add(time).and_then(|end| end.checked_add(1)) else {
-                return Ok(());
-            };
-            bench.record((None, Some(end), end));
-            bench.commit();
-            prop_assert_eq!((bench.window.ids(), bench.window.slices()), (0, 0));
-            let last = bench.journal.len() as i64 - 1;
-            prop_assert_eq!(bench.window.keep_journal_from(), Some(last));
-        }
+    fn verdicts_are_those_of_the_model(
+        limits in windows(),
+        active_ids in 1_u64..6,
+        part_ids in 1_usize..6,
+        unusable in any::<bool>(),
+        steps in steps(),
+    ) {
+        let disk = if unusable { Disk::Unusable } else { Disk::None };
+        act_out(Bench::new(limits, active_ids, part_ids, disk), &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(cases_on_disk()))]
+
+    #[test]
+    fn verdicts_are_those_of_the_model_whatever_becomes_of_the_store(
+        limits in windows(),
+        active_ids in 1_u64..6,
+        part_ids in 1_usize..6,
+        steps in steps(),
+    ) {
+        act_out(Bench::new(limits, active_ids, part_ids, Disk::Sound), &steps);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::http::health::{Condition, Health, worker_component};
 use crate::http::server::{self, Site};
 use crate::http::status::Status;
 use crate::metrics::Metrics;
+use crate::store::Store;
 use crate::worker::{self, Shared};
 
 /// How long answers that are under way may hold up the end.
@@ -50,7 +51,13 @@ pub fn run(file: &Path) -> Result<(), Stop> {
     let (stop_http, http_stopped) = watch::channel(false);
     let http = runtime.spawn(server::serve(listeners, site.clone(), http_stopped));
 
+    let store = Store::open(
+        &config.store.path,
+        Arc::clone(&site.metrics),
+        site.health.clone(),
+    )?;
     let shared = Shared {
+        store,
         metrics: site.metrics,
         health: site.health,
         status: site.status,

@@ -62,6 +62,8 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("journal.retention", Text),
     ("store", Section),
     ("store.path", Text),
+    ("store.active_ids", Text),
+    ("store.false_positive_rate", Text),
     ("transaction", Section),
     ("transaction.interval", Text),
     ("transaction.records", Text),

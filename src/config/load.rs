@@ -16,6 +16,7 @@ use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
 use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Output};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, properties, value, yaml};
+use crate::window::Sizing;
 
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 3600);
@@ -156,11 +157,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     ];
     let [output_topic, duplicates, rejected, journal_topic] =
         topic_names::read_written(written, &patterns, &group);
-    let store = root
-        .section("store")
-        .read("path", "/var/lib/kafka-dedup".to_owned(), |text| {
-            value::not_empty(text).map_err(|_| "the path of a directory".to_owned())
-        });
+    let store = store(&root.section("store"));
     let transaction = transaction(&root.section("transaction"));
     properties::check_delivery_timeouts(&kafka_section, &transaction.1);
     let workers = root.read("workers", 1, |text| value::count_within(text, 1, 64));
@@ -190,9 +187,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
             topic: journal_topic?,
             retention,
         },
-        store: Store {
-            path: PathBuf::from(store.value),
-        },
+        store,
         transaction: transaction.0,
         workers: usize::try_from(workers.value).ok()?,
         http,
@@ -298,6 +293,29 @@ fn retention(journal: &Section<'_>, window: &At<Window>) -> Option<Duration> {
         journal.fault("retention", &found.place, sentence);
     }
     found.value
+}
+
+fn store(section: &Section<'_>) -> Store {
+    let path = section.read("path", "/var/lib/kafka-dedup".to_owned(), |text| {
+        value::not_empty(text).map_err(|_| "the path of a directory".to_owned())
+    });
+    let Sizing {
+        active_ids,
+        false_positive_rate,
+    } = Sizing::default();
+    Store {
+        path: PathBuf::from(path.value),
+        active_ids: section
+            .read("active_ids", active_ids, |text| {
+                value::count_within(text, 16, 16_777_216)
+            })
+            .value,
+        false_positive_rate: section
+            .read("false_positive_rate", false_positive_rate, |text| {
+                value::share_within(text, 0.000_001, 0.1)
+            })
+            .value,
+    }
 }
 
 fn transaction(section: &Section<'_>) -> (Transaction, At<Duration>) {

@@ -173,10 +173,16 @@ pub struct Journal {
     pub retention: Option<Duration>,
 }
 
-/// `store:` the local cache of the journal.
+/// `store:` the local cache of the journal, and what the seen window keeps in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Store {
     pub path: PathBuf,
+    /// Ids that a scope's active slice holds in memory before it is sealed. Default 229,376 (up to
+    /// 10 MB); 16 to 16,777,216.
+    pub active_ids: u64,
+    /// False positives a look-up that the filter in front of the store is sized for. Default 0.001;
+    /// 0.000001 to 0.1.
+    pub false_positive_rate: f64,
 }
 
 /// `transaction:` bounds of one transaction.

@@ -93,6 +93,22 @@ pub(super) fn count_within(text: &str, least: u64, most: u64) -> Result<u64, Str
         .ok_or_else(|| format!("a whole number from {least} to {most}"))
 }
 
+/// A share between two bounds, both included: `0.001`, or `0.1%`.
+pub(super) fn share_within(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let (number, of) = match text.strip_suffix('%') {
+        Some(percent) => (percent.trim_end(), 100.0),
+        None => (text, 1.0),
+    };
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    number
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .map(|number| number / of)
+        .filter(|share| (least..=most).contains(share))
+        .ok_or_else(|| format!("a share from {least} to {most}, such as 0.001 or 0.1%"))
+}
+
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "true" | "True" | "TRUE" => Ok(true),
@@ -185,6 +201,18 @@ mod tests {
         assert_eq!(count_within("50_000_000", 1, u64::MAX).unwrap(), 50_000_000);
         for text in ["", "_1", "1_", "1__0", "+1", "-1", "1.0", "1e3", "0", "101"] {
             assert!(count_within(text, 1, 100).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_may_be_percentages() {
+        assert_eq!(
+            share_within("0.1%", 0.0, 1.0),
+            share_within("0.001", 0.0, 1.0)
+        );
+        assert_eq!(share_within("1 %", 0.0, 1.0), Ok(0.01));
+        for text in ["", "%", "-0.1", "1e-3", "NaN", "inf", "2", "0.1%%", "0,1"] {
+            assert!(share_within(text, 0.0001, 1.0).is_err(), "{text}");
         }
     }
 

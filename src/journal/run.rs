@@ -173,6 +173,14 @@ impl Run {
     }
 }
 
+/// The checksum that an encoded run ends with, by which it can be told from all others; 0 for what is
+/// too short to be a run.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .last_chunk::<CHECKSUM_BYTES>()
+        .map_or(0, |checksum| u64::from_le_bytes(*checksum))
+}
+
 fn put_column(bytes: &mut Vec<u8>, values: &[i64]) {
     let mut previous = 0_i64;
     for value in values {

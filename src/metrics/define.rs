@@ -3,7 +3,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
 
@@ -29,6 +29,10 @@ pub(super) fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) ->
 
 pub(super) fn gauge(r: &Registry, name: &str, help: &str) -> Gauge {
     registered(r, Gauge::new(name, help))
+}
+
+pub(super) fn int_gauge(r: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(r, IntGauge::new(name, help))
 }
 
 pub(super) fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {

@@ -82,6 +82,11 @@ impl Admin {
         Arc::clone(&self.client)
     }
 
+    /// The id of the cluster, once anything was answered; `None` where it does not tell.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.observer.client().fetch_cluster_id(TIMEOUT)
+    }
+
     /// The read_uncommitted consumer: it sees true high watermarks and belongs to no group.
     pub fn observer(&self) -> &BaseConsumer<Logged> {
         &self.observer

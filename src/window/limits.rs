@@ -1,16 +1,7 @@
 //! When an id is forgotten: exact arithmetic over stream time and ordinals, nothing else.
 
 use crate::config;
-
-/// One letting-through (or renewal) of an id, in the order of its ordinal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Stream time when it happened, in ms.
-    pub time_ms: i64,
-    /// Input offset of the first record, which a renewal does not change.
-    pub offset: i64,
-    pub ordinal: u64,
-}
+use crate::store::Entry;
 
 /// How far a scope has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

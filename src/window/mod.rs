@@ -1,8 +1,10 @@
 //! The seen window of one scope: which ids were let through, and whether they still count.
 //!
-//! Pure logic over stream time, ordinals and fingerprints; it touches neither Kafka nor files nor
-//! the clock. Three layers, newest first: the `overlay` of the open transaction, the active
-//! slice, and the older slices (`slices`). The life of a transaction:
+//! Logic over stream time, ordinals and fingerprints; it touches neither Kafka nor the clock, and
+//! files only through the [`store`](crate::store), behind slices that are sealed. Four layers,
+//! newest first: the `overlay` of the open transaction, the active slice, the closed slices that are
+//! still in memory, and the sealed ones behind a `filter` (a bit-sliced Bloom [`ring`]). The life of
+//! a transaction:
 //!
 //! ```text
 //!             observe, judge                 merge (committed)
@@ -11,24 +13,64 @@
 //!       +--------------------------+  discard (aborted): as if it had never been
 //! ```
 //!
-//! A verdict compares the exact time and ordinal of an id with the window (`limits`). Slices
-//! only decide when memory is freed, judged by the committed clock alone (I4).
+//! A verdict compares the exact time and ordinal of an id with the window (`limits`). Slices and
+//! filter only save work and memory, judged by the committed clock alone (I4).
 
+mod filter;
 mod limits;
 mod overlay;
+pub mod ring;
 mod slice;
 mod slices;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::config;
 use crate::journal::run::Run;
-use limits::{Clock, Entry, Limits};
+pub use crate::store::Fingerprint;
+use crate::store::{Anchor, Checkpoint, Damage, Entry, Loaded, Shelf};
+pub use filter::Counts;
+use limits::{Clock, Limits};
 use overlay::Overlay;
 use slices::Slices;
 
-/// xxh3_128 of an id; two ids are the same when their fingerprints are.
-pub type Fingerprint = u128;
+/// How a window spends memory; no verdict depends on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizing {
+    /// Ids that the active slice holds in memory before it is closed, about 42 to 84 bytes each.
+    pub active_ids: u64,
+    /// False positives a look-up that the filter is sized for, over the whole window.
+    pub false_positive_rate: f64,
+}
+
+impl Default for Sizing {
+    fn default() -> Self {
+        Self {
+            // Fills a hash table of 2^18 buckets to the brim: 9.7 MB.
+            active_ids: 229_376,
+            false_positive_rate: 0.001,
+        }
+    }
+}
+
+impl From<&config::Store> for Sizing {
+    fn from(store: &config::Store) -> Self {
+        Self {
+            active_ids: store.active_ids,
+            false_positive_rate: store.false_positive_rate,
+        }
+    }
+}
+
+impl Sizing {
+    /// Ids in closed slices that are not worth sealing: a scope that has fewer costs no file at all.
+    fn memory_ids(&self) -> u64 {
+        (self.active_ids / 14).min(16_384)
+    }
+}
 
 /// What the window says of a record with an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,21 +106,105 @@ pub struct SeenWindow {
     committed: Clock,
     slices: Slices,
     overlay: Overlay,
-    /// Journal offset of the last run that was merged or applied.
-    last_run: Option<i64>,
+    /// The last runs that were merged or applied.
+    reached: Option<Reached>,
+}
+
+/// Where the journal stood after a commit.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    /// Journal offset of the first run of the last transaction.
+    first_run: i64,
+    /// Its last run.
+    last_run: Anchor,
+    /// Input position committed with it.
+    next_offset: i64,
 }
 
 impl SeenWindow {
-    pub fn new(limits: config::Window) -> Self {
+    /// An empty window, which keeps its sealed slices on this shelf.
+    pub fn new(limits: config::Window, sizing: Sizing, shelf: Arc<Shelf>) -> Self {
         let limits = Limits::new(limits);
         let committed = Clock::default();
         Self {
             limits,
             committed,
-            slices: Slices::new(limits),
+            slices: Slices::new(limits, sizing, shelf),
             overlay: Overlay::new(committed),
-            last_run: None,
+            reached: None,
         }
+    }
+
+    /// The window that the shelf holds, with its filter, up to the [`Self::checkpoint`] that it has
+    /// then; an empty one where nothing can be trusted. `journal` are the offsets that the journal
+    /// holds: a window that ends anywhere else is not one of this journal. What is found to be
+    /// damaged on the way is set aside, and the rest is tried again. Stops early, with whatever it
+    /// has, when `go_on` says no. O(ids); reads all of them once.
+    pub fn load(
+        limits: config::Window,
+        sizing: Sizing,
+        shelf: &Arc<Shelf>,
+        journal: Range<i64>,
+        go_on: impl Fn() -> bool,
+    ) -> Self {
+        while let Some(loaded) = shelf.load() {
+            let last_run = loaded.checkpoint.anchor.offset;
+            if !journal.contains(&last_run) {
+                drop(loaded);
+                shelf.set_all_aside(&format!(
+                    "it ends with the run at journal offset {last_run}, and the journal holds {} to {}",
+                    journal.start, journal.end
+                ));
+                break;
+            }
+            let mut window = Self::restore(limits, sizing, Arc::clone(shelf), loaded);
+            match window.build_filter(&go_on) {
+                Ok(()) => {
+                    shelf.loaded();
+                    return window;
+                }
+                Err(damage) => {
+                    drop(window);
+                    shelf.set_damaged_aside(&damage);
+                }
+            }
+        }
+        shelf.loaded();
+        Self::new(limits, sizing, Arc::clone(shelf))
+    }
+
+    fn build_filter(&mut self, go_on: impl Fn() -> bool) -> Result<(), Damage> {
+        const STEPS: usize = 16;
+        while go_on() && self.tend(STEPS)? == STEPS {}
+        Ok(())
+    }
+
+    /// Until its filter is built, every look-up reads every slice.
+    fn restore(limits: config::Window, sizing: Sizing, shelf: Arc<Shelf>, loaded: Loaded) -> Self {
+        let limits = Limits::new(limits);
+        let Checkpoint {
+            anchor,
+            next_offset,
+            stream_time_ms,
+            next_ordinal,
+        } = loaded.checkpoint;
+        let committed = Clock {
+            stream_time_ms,
+            next_ordinal,
+        };
+        let mut window = Self {
+            limits,
+            committed,
+            slices: Slices::restore(limits, sizing, shelf, loaded),
+            overlay: Overlay::new(committed),
+            reached: Some(Reached {
+                first_run: anchor.offset,
+                last_run: anchor,
+                next_offset,
+            }),
+        };
+        window.settle();
+        window
     }
 
     /// Takes a record's own timestamp into stream time; to be called before its verdict, and for
@@ -92,24 +218,28 @@ impl SeenWindow {
 
     /// The verdict on a record with an id. An id that is let through is remembered in the
     /// overlay; with `refresh` a duplicate is renewed there: it takes the stream time of now and
-    /// the next ordinal, and keeps its first offset. O(slices).
-    pub fn judge(&mut self, fingerprint: Fingerprint, offset: i64) -> Verdict {
+    /// the next ordinal, and keeps its first offset. See [`Self::tend`] for what it costs.
+    ///
+    /// # Errors
+    /// A slice cannot be read, so there is no verdict: the window must be given up and rebuilt from
+    /// the journal.
+    pub fn judge(&mut self, fingerprint: Fingerprint, offset: i64) -> Result<Verdict, Damage> {
         let clock = self.overlay.clock;
         let seen = self
-            .find(fingerprint)
+            .find(fingerprint)?
             .filter(|(entry, _)| self.limits.remember(entry, &clock));
         let Some((entry, in_overlay)) = seen else {
             self.overlay.push(fingerprint, offset, true);
-            return Verdict::Forward;
+            return Ok(Verdict::Forward);
         };
         if self.limits.refresh {
             self.overlay.push(fingerprint, entry.offset, in_overlay);
         }
-        Verdict::Duplicate {
+        Ok(Verdict::Duplicate {
             first_offset: entry.offset,
             age_ms: i64::try_from(clock.age_ms(entry.time_ms)).unwrap_or(i64::MAX),
             in_overlay,
-        }
+        })
     }
 
     /// Whether the open transaction must write a run: it let ids through, renewed some, or moved
@@ -124,16 +254,25 @@ impl SeenWindow {
         self.overlay.to_run(identity, next_offset)
     }
 
-    /// The transaction has committed, and wrote a run: its overlay becomes part of the window, and
-    /// slices that are over are freed. `journal_offset` is that of its first run. O(ids of the
-    /// transaction).
-    pub fn merge(&mut self, journal_offset: i64) {
+    /// The transaction has committed, and wrote runs: its overlay becomes part of the window, and
+    /// slices that are over are freed. `first_run` is the journal offset of its first run, `last_run`
+    /// its last one, `next_offset` the input position committed with it. O(ids of the transaction).
+    pub fn merge(&mut self, first_run: i64, last_run: Anchor, next_offset: i64) {
+        let before = self.checkpoint();
+        let first_ordinal = self.committed.next_ordinal;
         self.committed = self.overlay.clock;
-        self.last_run = Some(journal_offset);
-        for (fingerprint, entry) in self.overlay.entries() {
-            self.slices
-                .insert(fingerprint, entry, journal_offset, &self.committed);
+        let clock = self.committed;
+        if clock.next_ordinal != first_ordinal {
+            self.slices.cut(first_ordinal, first_run, before, &clock);
         }
+        for (fingerprint, entry) in self.overlay.entries() {
+            self.slices.insert(fingerprint, entry, &clock);
+        }
+        self.reached = Some(Reached {
+            first_run,
+            last_run,
+            next_offset,
+        });
         self.settle();
     }
 
@@ -149,8 +288,8 @@ impl SeenWindow {
     ///
     /// # Errors
     /// [`BrokenChain`], and nothing is changed, when the run does not follow the one before it.
-    pub fn apply(&mut self, run: &Run, journal_offset: i64) -> Result<(), BrokenChain> {
-        let expected = match self.last_run {
+    pub fn apply(&mut self, run: &Run, read: Anchor) -> Result<(), BrokenChain> {
+        let expected = match self.reached {
             Some(_) => self.committed.next_ordinal,
             None => run.first_ordinal,
         };
@@ -160,16 +299,21 @@ impl SeenWindow {
             .filter(|_| run.first_ordinal == expected);
         let Some(next_ordinal) = next else {
             return Err(BrokenChain {
-                journal_offset,
+                journal_offset: read.offset,
                 expected,
                 found: run.first_ordinal,
             });
         };
+        let before = self.checkpoint();
         self.committed = Clock {
             stream_time_ms: self.committed.stream_time_ms.max(run.stream_time_ms),
             next_ordinal,
         };
-        self.last_run = Some(journal_offset);
+        let clock = self.committed;
+        if !run.fingerprints.is_empty() {
+            self.slices
+                .cut(run.first_ordinal, read.offset, before, &clock);
+        }
         let columns = run.fingerprints.iter().zip(&run.times_ms).zip(&run.offsets);
         for (ordinal, ((fingerprint, time_ms), offset)) in (run.first_ordinal..).zip(columns) {
             let entry = Entry {
@@ -177,20 +321,58 @@ impl SeenWindow {
                 offset: *offset,
                 ordinal,
             };
-            self.slices
-                .insert(*fingerprint, entry, journal_offset, &self.committed);
+            self.slices.insert(*fingerprint, entry, &clock);
         }
+        self.reached = Some(Reached {
+            first_run: read.offset,
+            last_run: read,
+            next_offset: run.next_offset,
+        });
         self.settle();
         Ok(())
+    }
+
+    /// Up to `steps` steps, of about a millisecond each, of the work beside the verdicts: closed
+    /// slices go to the store and into the filter, the filter grows, shrinks and is swept. Gives
+    /// the steps that were done: fewer than asked for say that nothing is left to do. To be called often; what is put off costs memory, and
+    /// look-ups that read in vain, but no verdict.
+    ///
+    /// With it, a verdict costs a probe of each slice in memory (one or two), and of the filter; an
+    /// id that was seen costs one read of the store besides.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn tend(&mut self, steps: usize) -> Result<usize, Damage> {
+        self.slices.tend(steps)
+    }
+
+    /// Whether a slice is on its way to the store.
+    pub fn is_sealing(&self) -> bool {
+        self.slices.is_sealing()
+    }
+
+    /// The shelf that holds the sealed slices.
+    pub fn shelf(&self) -> &Arc<Shelf> {
+        self.slices.shelf()
+    }
+
+    /// How far it has come; `None` before any run.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let reached = self.reached?;
+        Some(Checkpoint {
+            anchor: reached.last_run,
+            next_offset: reached.next_offset,
+            stream_time_ms: self.committed.stream_time_ms,
+            next_ordinal: self.committed.next_ordinal,
+        })
     }
 
     /// The lowest journal offset that the window still needs: below it the journal may be
     /// trimmed. Never beyond the last run, which carries stream time and the next ordinal even
     /// when all ids are forgotten. `None` before any run.
     pub fn keep_journal_from(&self) -> Option<i64> {
-        let last = self.last_run?;
-        let oldest = self.slices.oldest().map(|slice| slice.journal_offset);
-        Some(oldest.unwrap_or(last).min(last))
+        let last = self.reached?.first_run;
+        Some(self.slices.journal_from().unwrap_or(last).min(last))
     }
 
     /// Stream time in ms, with the open transaction's records taken in; `None` until a record had
@@ -213,17 +395,39 @@ impl SeenWindow {
         self.overlay.clock.next_ordinal
     }
 
-    /// Memory that the window holds, estimated by what its tables allocated. O(slices).
+    /// Slices that the store holds.
+    pub fn slices_on_disk(&self) -> usize {
+        self.slices.on_disk()
+    }
+
+    /// Ids that are held in memory beside the filter. O(slices).
+    pub fn ids_in_memory(&self) -> u64 {
+        self.slices.ids_in_memory()
+    }
+
+    /// What the filter has answered since this was called last.
+    pub fn take_filter_counts(&mut self) -> Counts {
+        self.slices.take_filter_counts()
+    }
+
+    /// False positives that a look-up of an id that was not seen is expected to have. O(slices).
+    pub fn expected_false_positive_rate(&self) -> f64 {
+        self.slices.expected_false_positive_rate()
+    }
+
+    /// Memory that the window holds, estimated by what its tables allocated; what the databases of
+    /// sealed slices take is counted by the store. O(slices).
     pub fn memory_bytes(&self) -> u64 {
-        (self.slices.memory_bytes() + self.overlay.memory_bytes()) as u64
+        self.slices.memory_bytes() + self.overlay.memory_bytes() as u64
     }
 
     /// The newest entry of an id, whatever its age, and whether its first record is in the open
     /// transaction.
-    fn find(&self, fingerprint: Fingerprint) -> Option<(Entry, bool)> {
-        self.overlay
-            .get(fingerprint)
-            .or_else(|| self.slices.get(fingerprint).map(|entry| (entry, false)))
+    fn find(&mut self, fingerprint: Fingerprint) -> Result<Option<(Entry, bool)>, Damage> {
+        if let Some(found) = self.overlay.get(fingerprint) {
+            return Ok(Some(found));
+        }
+        Ok(self.slices.get(fingerprint)?.map(|entry| (entry, false)))
     }
 
     /// Frees what is over, and opens an empty overlay where the committed state stands.

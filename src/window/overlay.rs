@@ -3,9 +3,9 @@
 
 use hashbrown::HashMap;
 
-use super::Fingerprint;
-use super::limits::{Clock, Entry};
+use super::limits::Clock;
 use crate::journal::run::Run;
+use crate::store::{Entry, Fingerprint};
 
 /// Bounded by the transaction (I8): one entry a record at most.
 pub(super) struct Overlay {

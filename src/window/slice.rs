@@ -1,19 +1,19 @@
-//! A slice: a stretch of the window that is aged out whole. It finds an id and knows its newest
-//! entry; it decides neither verdicts nor its own end.
+//! A slice in memory: a stretch of the window that is aged out whole. It finds an id and knows its
+//! newest entry; it decides neither verdicts nor its own end.
 
 use std::hash::{Hash, Hasher};
 
 use hashbrown::HashMap;
 
-use super::Fingerprint;
-use super::limits::Entry;
+use crate::store::{Entries, Entry, Fingerprint, Span};
 
-/// Entries with consecutive ordinals, held in memory.
+/// Entries with consecutive ordinals, each id once.
 pub(super) struct Slice {
-    /// The journal from here on rebuilds this slice and all newer ones.
-    pub journal_offset: i64,
+    journal_from: i64,
     first_ordinal: u64,
-    newest: Entry,
+    oldest_time_ms: i64,
+    newest_time_ms: i64,
+    last_ordinal: u64,
     entries: HashMap<Key, Packed, foldhash::fast::RandomState>,
 }
 
@@ -31,6 +31,7 @@ impl Hash for Key {
 
 /// 20 bytes; with its key an id takes 36 (and one of the map).
 #[repr(C, packed(4))]
+#[derive(Clone, Copy)]
 struct Packed {
     time_ms: i64,
     offset: i64,
@@ -39,37 +40,29 @@ struct Packed {
 }
 
 impl Slice {
-    /// A slice that begins with this entry.
-    pub fn new(fingerprint: Fingerprint, entry: Entry, journal_offset: i64) -> Self {
-        let mut slice = Self {
-            journal_offset,
-            first_ordinal: entry.ordinal,
-            newest: entry,
+    /// An empty slice. `first_ordinal` is the end of the slice before it, `journal_from` the journal
+    /// offset of the first run that it takes entries from.
+    pub fn new(first_ordinal: u64, journal_from: i64) -> Self {
+        Self {
+            journal_from,
+            first_ordinal,
+            oldest_time_ms: i64::MAX,
+            newest_time_ms: i64::MIN,
+            last_ordinal: first_ordinal,
             entries: HashMap::default(),
-        };
-        slice.put(fingerprint, entry, 0);
-        slice
+        }
     }
 
-    /// Adds an entry with a later ordinal; false (and nothing done) when the ordinal is too far
-    /// from the slice's first to be held. O(1).
-    pub fn insert(&mut self, fingerprint: Fingerprint, entry: Entry) -> bool {
-        let Ok(ordinal) = u32::try_from(entry.ordinal.saturating_sub(self.first_ordinal)) else {
-            return false;
-        };
-        self.put(fingerprint, entry, ordinal);
-        true
-    }
-
-    fn put(&mut self, fingerprint: Fingerprint, entry: Entry, ordinal: u32) {
-        self.newest = Entry {
-            time_ms: self.newest.time_ms.max(entry.time_ms),
-            ..entry
-        };
+    /// Adds an entry with a later ordinal. O(1).
+    pub fn insert(&mut self, fingerprint: Fingerprint, entry: Entry) {
+        self.oldest_time_ms = self.oldest_time_ms.min(entry.time_ms);
+        self.newest_time_ms = self.newest_time_ms.max(entry.time_ms);
+        self.last_ordinal = entry.ordinal;
         let packed = Packed {
             time_ms: entry.time_ms,
             offset: entry.offset,
-            ordinal,
+            ordinal: u32::try_from(entry.ordinal.saturating_sub(self.first_ordinal))
+                .unwrap_or(u32::MAX),
         };
         self.entries.insert(Key(fingerprint.to_ne_bytes()), packed);
     }
@@ -77,29 +70,58 @@ impl Slice {
     /// The newest entry that this slice has of an id. O(1).
     pub fn get(&self, fingerprint: Fingerprint) -> Option<Entry> {
         let packed = self.entries.get(&Key(fingerprint.to_ne_bytes()))?;
-        Some(Entry {
-            time_ms: packed.time_ms,
-            offset: packed.offset,
-            ordinal: self.first_ordinal.saturating_add(u64::from(packed.ordinal)),
-        })
+        Some(self.unpacked(*packed))
     }
 
-    /// The largest time and ordinal in the slice: once these are forgotten, all of it is.
-    pub fn newest(&self) -> &Entry {
-        &self.newest
+    /// What it spans when it ends before this ordinal.
+    pub fn span(&self, end_ordinal: u64) -> Span {
+        Span {
+            journal_from: self.journal_from,
+            first_ordinal: self.first_ordinal,
+            end_ordinal,
+            newest_time_ms: self.newest_time_ms,
+            oldest_time_ms: self.oldest_time_ms,
+        }
+    }
+
+    pub fn journal_from(&self) -> i64 {
+        self.journal_from
+    }
+
+    pub fn newest_time_ms(&self) -> i64 {
+        self.newest_time_ms
+    }
+
+    pub fn last_ordinal(&self) -> u64 {
+        self.last_ordinal
     }
 
     /// How many ordinals it spans.
     pub fn ordinals(&self) -> u64 {
-        (self.newest.ordinal - self.first_ordinal).saturating_add(1)
-    }
-
-    /// How many ids it holds.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+        (self.last_ordinal - self.first_ordinal).saturating_add(1)
     }
 
     pub fn memory_bytes(&self) -> usize {
         self.entries.allocation_size()
+    }
+
+    fn unpacked(&self, packed: Packed) -> Entry {
+        Entry {
+            time_ms: packed.time_ms,
+            offset: packed.offset,
+            ordinal: self.first_ordinal.saturating_add(u64::from(packed.ordinal)),
+        }
+    }
+}
+
+impl Entries for Slice {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(Fingerprint, Entry)) {
+        for (key, packed) in &self.entries {
+            each(u128::from_ne_bytes(key.0), self.unpacked(*packed));
+        }
     }
 }

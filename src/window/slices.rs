@@ -1,111 +1,424 @@
-//! The committed window: slices from oldest to newest. The newest is the active one, which takes
-//! new entries; the oldest is dropped whole once nothing in it can be remembered any more.
+//! The committed window, cut into slices from oldest to newest. The newest is the active one, which
+//! takes new entries; the oldest is dropped whole once nothing in it can be remembered any more.
+//!
+//! A slice's life:
+//! ```text
+//!   active --> closed --> sealed, not in the filter yet --> in the filter --> over
+//!   in memory, exact, asked directly                        on disk, asked when the filter says so
+//! ```
+//! Slices move along this line in order, so the ones in memory are always the newest.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::Fingerprint;
-use super::limits::{Clock, Entry, Limits};
+use super::Sizing;
+use super::filter::{Counts, Filter, MAX_PLANES};
+use super::limits::{Clock, Limits};
 use super::slice::Slice;
+use crate::store::{
+    Abandoned, Checkpoint, Closed, Damage, Entries, Entry, Fingerprint, Link, Loaded, Pending,
+    Sealed, Shelf, Span,
+};
 
-/// Slices that one window is cut into.
+/// Slices that one window is cut into by time and by count.
 const CUTS: u64 = 8;
-/// More are never cut by choice (I8): where time and count both cut, the active slice grows on.
-const MAX_SLICES: usize = 16;
+/// More are not cut by time and count (I8): where both cut, the active slice grows on.
+const MAX_CUTS: usize = 16;
+/// More are not cut for their size either; each needs a plane of the filter, and some planes are
+/// being swept.
+const MAX_SLICES: usize = MAX_PLANES as usize - 8;
+/// A slice is allowed to be larger where a window would have more slices of its size than this.
+const SLICES_BY_SIZE: u64 = 64;
+/// Renewals take ordinals without making a slice larger; its ordinals must fit 32 bits.
+const MAX_ORDINALS: u64 = 1 << 31;
 
 pub(super) struct Slices {
     limits: Limits,
-    slices: VecDeque<Slice>,
+    sizing: Sizing,
+    shelf: Arc<Shelf>,
+    filter: Filter,
+    /// Closed slices, oldest first.
+    kept: VecDeque<Kept>,
+    active: Slice,
+    sealing: Option<Sealing>,
+    /// Slices on the disk that are over. The newest checkpoint on the disk may still name them, so
+    /// they stay until a newer one is there: what it names must never be missing.
+    retired: Vec<Arc<Sealed>>,
+}
+
+/// A closed slice.
+pub(super) struct Kept {
+    pub span: Span,
+    pub checkpoint: Checkpoint,
+    /// Until it is in the filter.
+    pub ram: Option<Arc<Slice>>,
+    pub sealed: Option<Arc<Sealed>>,
+    /// Of the filter, once that answers for it.
+    pub plane: Option<u32>,
+}
+
+/// The slice that is on its way to the disk; one at a time.
+struct Sealing {
+    first_ordinal: u64,
+    pending: Pending,
+    /// How many slices were retired when its checkpoint was made: it does not name them.
+    retired: usize,
 }
 
 impl Slices {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, sizing: Sizing, shelf: Arc<Shelf>) -> Self {
         Self {
             limits,
-            slices: VecDeque::new(),
+            sizing,
+            shelf,
+            filter: Filter::new(sizing.false_positive_rate),
+            kept: VecDeque::new(),
+            active: Slice::new(0, 0),
+            sealing: None,
+            retired: Vec::new(),
         }
     }
 
-    /// Adds a committed entry; entries come in ordinal order. `clock` is the committed one.
-    /// O(1), and the dropping of what it ages out.
-    pub fn insert(
+    /// The slices of a store, up to its checkpoint.
+    pub fn restore(limits: Limits, sizing: Sizing, shelf: Arc<Shelf>, loaded: Loaded) -> Self {
+        let mut slices = Self::new(limits, sizing, shelf);
+        slices.active = Slice::new(
+            loaded.checkpoint.next_ordinal,
+            loaded.checkpoint.anchor.offset,
+        );
+        slices.kept = loaded
+            .slices
+            .into_iter()
+            .map(|sealed| Kept {
+                span: *sealed.span(),
+                checkpoint: sealed.record().checkpoint,
+                ram: None,
+                sealed: Some(sealed),
+                plane: None,
+            })
+            .collect();
+        slices
+    }
+
+    pub fn shelf(&self) -> &Arc<Shelf> {
+        &self.shelf
+    }
+
+    /// Entries from this ordinal on, of runs from this journal offset on, are about to be added:
+    /// closes the active slice if it is full. `before` is the committed state without them, `clock`
+    /// the one with them. Slices end between transactions, so that a checkpoint is all that a slice
+    /// needs to say how far it goes. O(slices).
+    pub fn cut(
         &mut self,
-        fingerprint: Fingerprint,
-        entry: Entry,
+        first_ordinal: u64,
         journal_offset: i64,
+        before: Option<Checkpoint>,
         clock: &Clock,
     ) {
-        if self.active_is_full(&entry) {
-            // What is over by now makes room before the count is held against the bound.
-            self.age_out(clock);
-            if self.slices.len() < MAX_SLICES {
-                return self.begin(fingerprint, entry, journal_offset);
-            }
+        let next = || Slice::new(first_ordinal, journal_offset);
+        if self.active.is_empty() {
+            self.active = next();
+        } else if let Some(checkpoint) = before
+            && self.active_is_full(clock)
+        {
+            let closed = std::mem::replace(&mut self.active, next());
+            self.kept.push_back(Kept {
+                span: closed.span(first_ordinal),
+                checkpoint,
+                ram: Some(Arc::new(closed)),
+                sealed: None,
+                plane: None,
+            });
         }
-        let held = self
-            .slices
-            .back_mut()
-            .is_some_and(|active| active.insert(fingerprint, entry));
-        if !held {
-            self.begin(fingerprint, entry, journal_offset);
+    }
+
+    /// Adds a committed entry; entries come in ordinal order. What is over by `clock`, the committed
+    /// one, is not added. O(1).
+    pub fn insert(&mut self, fingerprint: Fingerprint, entry: Entry, clock: &Clock) {
+        if self.limits.remember(&entry, clock) {
+            self.active.insert(fingerprint, entry);
         }
     }
 
     /// The newest entry of an id: newest slice first, as a renewal leaves its older copies where
-    /// they are. O(slices).
-    pub fn get(&self, fingerprint: Fingerprint) -> Option<Entry> {
-        self.slices
-            .iter()
-            .rev()
-            .find_map(|slice| slice.get(fingerprint))
+    /// they are. O(slices in memory) and one probe of the filter; a slice that the filter names
+    /// costs one read.
+    ///
+    /// # Errors
+    /// A slice cannot be read.
+    pub fn get(&mut self, fingerprint: Fingerprint) -> Result<Option<Entry>, Damage> {
+        if let Some(entry) = self.active.get(fingerprint) {
+            return Ok(Some(entry));
+        }
+        let mut older = self.kept.iter().rev().peekable();
+        while let Some(ram) = older.peek().and_then(|kept| kept.ram.as_ref()) {
+            if let Some(entry) = ram.get(fingerprint) {
+                return Ok(Some(entry));
+            }
+            older.next();
+        }
+        if older.peek().is_none() {
+            return Ok(None);
+        }
+        let planes = self.filter.check(fingerprint);
+        for kept in older {
+            // Without a plane there is no filter to ask.
+            let may_hold = kept.plane.is_none_or(|plane| planes & (1 << plane) != 0);
+            if let (true, Some(sealed)) = (may_hold, &kept.sealed) {
+                if let Some(entry) = sealed.get(fingerprint)? {
+                    return Ok(Some(entry));
+                }
+                self.filter.note_false_positive();
+            }
+        }
+        Ok(None)
     }
 
     /// Drops the slices that are over. From the oldest on, so that no stale copy outlives the
-    /// newer one that hides it. O(1) for each: entries need no destructor.
+    /// newer one that hides it. O(1) for each.
     pub fn age_out(&mut self, clock: &Clock) {
-        while let Some(oldest) = self.slices.front()
-            && !self.limits.remember(oldest.newest(), clock)
+        while let Some(oldest) = self.kept.front()
+            && self.is_over(
+                oldest.span.newest_time_ms,
+                oldest.span.end_ordinal - 1,
+                clock,
+            )
         {
-            self.slices.pop_front();
+            let Some(over) = self.kept.pop_front() else {
+                break;
+            };
+            if let Some(plane) = over.plane {
+                self.filter.release(plane);
+            }
+            self.retired
+                .extend(over.sealed.filter(|sealed| sealed.dir().is_some()));
+        }
+        if self.kept.is_empty() {
+            let (time_ms, ordinal) = (self.active.newest_time_ms(), self.active.last_ordinal());
+            if !self.active.is_empty() && self.is_over(time_ms, ordinal, clock) {
+                self.active = Slice::new(clock.next_ordinal, self.active.journal_from());
+            }
+        }
+        let names = self.sealing.is_some() || self.kept.iter().any(|kept| kept.sealed.is_some());
+        if !names && !self.retired.is_empty() {
+            // No checkpoint that names them is of use any more.
+            self.remove_retired(self.retired.len());
         }
     }
 
-    pub fn oldest(&self) -> Option<&Slice> {
-        self.slices.front()
+    /// Up to `steps` steps of the work beside the verdicts: slices are handed to the sealer and
+    /// taken back, and the filter is kept up to date. Gives the steps that were done.
+    ///
+    /// # Errors
+    /// A slice cannot be read.
+    pub fn tend(&mut self, steps: usize) -> Result<usize, Damage> {
+        self.take_sealed();
+        self.seal_next();
+        for done in 0..steps {
+            if !self.filter.step(&mut self.kept)? {
+                return Ok(done);
+            }
+        }
+        Ok(steps)
     }
 
+    /// Whether a slice is at the sealer's.
+    pub fn is_sealing(&self) -> bool {
+        self.sealing.is_some()
+    }
+
+    /// The journal offset of the first run that a slice needs; `None` without any entry.
+    pub fn journal_from(&self) -> Option<i64> {
+        match self.kept.front() {
+            Some(oldest) => Some(oldest.span.journal_from),
+            None => (!self.active.is_empty()).then(|| self.active.journal_from()),
+        }
+    }
+
+    /// How many slices there are, the active one included if it holds anything.
     pub fn count(&self) -> usize {
-        self.slices.len()
+        self.kept.len() + usize::from(!self.active.is_empty())
     }
 
+    /// Slices that are on the disk.
+    pub fn on_disk(&self) -> usize {
+        self.kept.iter().filter(|kept| is_on_disk(kept)).count()
+    }
+
+    /// Ids in all slices, renewed ones once a slice. O(slices).
     pub fn ids(&self) -> u64 {
-        self.slices.iter().map(|slice| slice.len() as u64).sum()
+        self.kept.iter().map(ids_of).sum::<u64>() + self.active.len() as u64
     }
 
-    pub fn memory_bytes(&self) -> usize {
-        self.slices.iter().map(Slice::memory_bytes).sum()
+    /// Ids that are held in memory, exactly or packed. O(slices).
+    pub fn ids_in_memory(&self) -> u64 {
+        let in_memory = |kept: &&Kept| kept.ram.is_some() || !is_on_disk(kept);
+        let kept: u64 = self.kept.iter().filter(in_memory).map(ids_of).sum();
+        kept + self.active.len() as u64
     }
 
-    fn begin(&mut self, fingerprint: Fingerprint, entry: Entry, journal_offset: i64) {
-        self.slices
-            .push_back(Slice::new(fingerprint, entry, journal_offset));
+    /// Memory of slices and filter; what sled holds is counted by the store. O(slices).
+    pub fn memory_bytes(&self) -> u64 {
+        let kept = self.kept.iter().map(|kept| {
+            let ram = kept.ram.as_ref().map_or(0, |ram| ram.memory_bytes() as u64);
+            ram + kept
+                .sealed
+                .as_ref()
+                .map_or(0, |sealed| sealed.memory_bytes())
+        });
+        kept.sum::<u64>() + self.active.memory_bytes() as u64 + self.filter.memory_bytes()
     }
 
-    /// Whether the active slice ends before this entry: by its ordinals, or because the entry
-    /// lies in another of the stretches that stream time is divided into.
-    fn active_is_full(&self, entry: &Entry) -> bool {
-        let Some(active) = self.slices.back() else {
-            return false;
+    pub fn take_filter_counts(&mut self) -> Counts {
+        self.filter.take_counts()
+    }
+
+    pub fn expected_false_positive_rate(&self) -> f64 {
+        self.filter.expected_false_positive_rate(&self.kept)
+    }
+
+    fn is_over(&self, newest_time_ms: i64, last_ordinal: u64, clock: &Clock) -> bool {
+        let newest = Entry {
+            time_ms: newest_time_ms,
+            offset: 0,
+            ordinal: last_ordinal,
         };
+        !self.limits.remember(&newest, clock)
+    }
+
+    /// Whether the active slice ends here: by its size, by its ordinals, or because stream time has
+    /// come to another of the stretches that it is divided into.
+    fn active_is_full(&self, clock: &Clock) -> bool {
+        let slices = self.count();
+        if slices < MAX_SLICES && self.active.len() as u64 >= self.active_bound() {
+            return true;
+        }
+        if self.active.ordinals() >= MAX_ORDINALS {
+            return true;
+        }
         let by_count = self
             .limits
             .ids
-            .is_some_and(|ids| active.ordinals() >= ids.div_ceil(CUTS));
-        by_count
-            || self.limits.time_ms.is_some_and(|time| {
+            .is_some_and(|ids| self.active.ordinals() >= ids.div_ceil(CUTS));
+        let by_time = || {
+            self.limits.time_ms.is_some_and(|time| {
                 let stretch = i64::try_from(time.div_ceil(CUTS))
                     .unwrap_or(i64::MAX)
                     .max(1);
-                active.newest().time_ms.div_euclid(stretch) != entry.time_ms.div_euclid(stretch)
+                let of = |time_ms: i64| time_ms.div_euclid(stretch);
+                of(self.active.newest_time_ms()) != of(clock.now_ms())
             })
+        };
+        slices < MAX_CUTS && (by_count || by_time())
+    }
+
+    /// Ids at which the active slice is closed. Grows with very large windows, so that they are not
+    /// cut into more slices than the filter has planes for; it stays below 2 % of such a window.
+    fn active_bound(&self) -> u64 {
+        let held: u64 = self.kept.iter().map(ids_of).sum();
+        let mut bound = self.sizing.active_ids.max(1);
+        while held / bound > SLICES_BY_SIZE {
+            bound = bound.saturating_mul(2);
+        }
+        bound
+    }
+
+    /// Takes back what the sealer has done.
+    fn take_sealed(&mut self) {
+        let Some(sealing) = &self.sealing else { return };
+        let done = sealing.pending.poll();
+        if matches!(done, Ok(None)) {
+            return;
+        }
+        let Some(sealing) = self.sealing.take() else {
+            return;
+        };
+        let sealed = match done {
+            Ok(Some(sealed)) => Arc::new(sealed),
+            // It is tried again.
+            Ok(None) | Err(Abandoned) => return,
+        };
+        let found = self
+            .kept
+            .iter_mut()
+            .find(|kept| kept.span.first_ordinal == sealing.first_ordinal);
+        match found {
+            Some(kept) if sealed.dir().is_some() => {
+                kept.sealed = Some(sealed);
+                self.remove_retired(sealing.retired);
+            }
+            // In memory, and in memory before: the one that the filter knows is as good.
+            Some(kept) => {
+                kept.sealed.get_or_insert(sealed);
+            }
+            None => self
+                .retired
+                .extend(Some(sealed).filter(|sealed| sealed.dir().is_some())),
+        }
+    }
+
+    /// Hands the next slice to the sealer: the oldest one that is only in memory, if there is more
+    /// there than is worth it, or one that could not be written before.
+    fn seal_next(&mut self) {
+        if self.sealing.is_some() {
+            return;
+        }
+        let unsealed = self.kept.iter().position(|kept| kept.sealed.is_none());
+        let ids: u64 = unsealed.map_or(0, |at| self.kept.range(at..).map(ids_of).sum());
+        let due = unsealed.filter(|_| ids > self.sizing.memory_ids());
+        let off_disk = self.kept.iter().position(|kept| !is_on_disk(kept));
+        let again = off_disk.filter(|at| self.kept[*at].sealed.is_some());
+        // The order is kept on the disk as well: a slice there needs those before it.
+        let next = match again {
+            Some(at) if self.shelf.wants_disk() => Some(at),
+            _ => due,
+        };
+        let Some(at) = next else { return };
+        let chain: Option<Vec<Link>> = self
+            .kept
+            .range(..at)
+            .map(|kept| {
+                let sealed = kept.sealed.as_ref().filter(|_| is_on_disk(kept))?;
+                Some(sealed.record().link(sealed.seal()))
+            })
+            .collect();
+        let kept = &self.kept[at];
+        let entries: Arc<dyn Entries> = match (&kept.ram, &kept.sealed) {
+            (Some(ram), _) => Arc::clone(ram) as Arc<dyn Entries>,
+            (None, Some(sealed)) => Arc::clone(sealed) as Arc<dyn Entries>,
+            (None, None) => return,
+        };
+        let pending = self.shelf.seal(Closed {
+            span: kept.span,
+            checkpoint: kept.checkpoint,
+            entries,
+            chain,
+        });
+        self.sealing = Some(Sealing {
+            first_ordinal: kept.span.first_ordinal,
+            pending,
+            retired: self.retired.len(),
+        });
+    }
+
+    fn remove_retired(&mut self, count: usize) {
+        let count = count.min(self.retired.len());
+        for sealed in self.retired.drain(..count) {
+            self.shelf.retire(&sealed);
+        }
+    }
+}
+
+fn is_on_disk(kept: &Kept) -> bool {
+    kept.sealed
+        .as_ref()
+        .is_some_and(|sealed| sealed.dir().is_some())
+}
+
+fn ids_of(kept: &Kept) -> u64 {
+    match (&kept.sealed, &kept.ram) {
+        (Some(sealed), _) => sealed.len(),
+        (None, Some(ram)) => ram.len() as u64,
+        (None, None) => 0,
     }
 }

@@ -1,5 +1,34 @@
 use super::*;
 use crate::config::Window;
+use crate::store::{Lineage, Store};
+
+/// A window that seals in memory, and soon.
+fn new_window(limits: Window) -> SeenWindow {
+    let sizing = Sizing {
+        active_ids: 1_000,
+        ..Sizing::default()
+    };
+    SeenWindow::new(limits, sizing, Store::in_memory().shelf(Lineage::default()))
+}
+
+fn judge(window: &mut SeenWindow, fingerprint: u128, offset: i64) -> Verdict {
+    // As evenly spread as real fingerprints are.
+    window
+        .judge(
+            fingerprint.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
+            offset,
+        )
+        .unwrap()
+}
+
+fn merge(window: &mut SeenWindow, journal_offset: i64) {
+    let last_run = Anchor {
+        offset: journal_offset,
+        checksum: 0,
+    };
+    window.merge(journal_offset, last_run, 0);
+    while window.tend(1).unwrap() > 0 {}
+}
 
 const HOUR: Window = Window {
     time_ms: Some(3_600_000),
@@ -10,13 +39,16 @@ const HOUR: Window = Window {
 
 /// Judges one id a millisecond and commits every ten, as long as told.
 fn run_through(limits: Window, ids: u64) -> (SeenWindow, u64) {
-    let mut window = SeenWindow::new(limits);
+    let mut window = new_window(limits);
     let mut most_slices = 0;
     for id in 0..ids {
         window.observe(Some(id as i64), i64::MAX);
-        assert_eq!(window.judge(u128::from(id), id as i64), Verdict::Forward);
+        assert_eq!(
+            judge(&mut window, u128::from(id), id as i64),
+            Verdict::Forward
+        );
         if id % 10 == 9 {
-            window.merge(id as i64 / 10);
+            merge(&mut window, id as i64 / 10);
             most_slices = most_slices.max(window.slices() as u64);
         }
     }
@@ -65,12 +97,12 @@ fn two_limits_never_cut_more_than_sixteen_slices() {
 
 #[test]
 fn sparse_data_of_years_in_one_transaction_leaves_few_slices() {
-    let mut window = SeenWindow::new(HOUR);
+    let mut window = new_window(HOUR);
     for day in 0..5_000 {
         window.observe(Some(day * 86_400_000), i64::MAX);
-        window.judge(day as u128, day);
+        judge(&mut window, day as u128, day);
     }
-    window.merge(0);
+    merge(&mut window, 0);
     assert_eq!(window.slices(), 1);
     assert_eq!(window.ids(), 1);
 }
@@ -78,13 +110,13 @@ fn sparse_data_of_years_in_one_transaction_leaves_few_slices() {
 #[test]
 fn an_age_equal_to_the_window_is_still_inside() {
     for (age, expected_new) in [(3_599_999, false), (3_600_000, false), (3_600_001, true)] {
-        let mut window = SeenWindow::new(HOUR);
+        let mut window = new_window(HOUR);
         window.observe(Some(5), i64::MAX);
-        window.judge(1, 0);
-        window.merge(0);
+        judge(&mut window, 1, 0);
+        merge(&mut window, 0);
         window.observe(Some(5 + age), i64::MAX);
         assert_eq!(
-            window.judge(1, 1) == Verdict::Forward,
+            judge(&mut window, 1, 1) == Verdict::Forward,
             expected_new,
             "{age}"
         );
@@ -93,9 +125,9 @@ fn an_age_equal_to_the_window_is_still_inside() {
 
 #[test]
 fn one_timestamp_from_the_far_future_does_not_expire_the_window() {
-    let mut window = SeenWindow::new(HOUR);
+    let mut window = new_window(HOUR);
     window.observe(Some(1_000), 1_000);
-    window.judge(1, 0);
+    judge(&mut window, 1, 0);
     window.observe(Some(1_000 + 10 * 3_600_000), 1_500);
     assert_eq!(window.stream_time_ms(), Some(1_500));
     let expected = Verdict::Duplicate {
@@ -103,44 +135,48 @@ fn one_timestamp_from_the_far_future_does_not_expire_the_window() {
         age_ms: 500,
         in_overlay: true,
     };
-    assert_eq!(window.judge(1, 1), expected);
+    assert_eq!(judge(&mut window, 1, 1), expected);
 }
 
 #[test]
 fn an_id_without_any_timestamp_is_remembered_until_one_comes() {
-    let mut window = SeenWindow::new(HOUR);
+    let mut window = new_window(HOUR);
     window.observe(None, 1_700_000_000_000);
-    assert_eq!(window.judge(1, 0), Verdict::Forward);
-    assert_ne!(window.judge(1, 1), Verdict::Forward);
+    assert_eq!(judge(&mut window, 1, 0), Verdict::Forward);
+    assert_ne!(judge(&mut window, 1, 1), Verdict::Forward);
     window.observe(Some(1_700_000_000_000), 1_700_000_000_000);
-    assert_eq!(window.judge(1, 2), Verdict::Forward);
+    assert_eq!(judge(&mut window, 1, 2), Verdict::Forward);
 }
 
 #[test]
 fn a_run_that_is_missing_or_repeated_is_noticed() {
-    let mut writer = SeenWindow::new(HOUR);
+    let mut writer = new_window(HOUR);
     let mut runs = Vec::new();
     for id in 0..3 {
         writer.observe(Some(id as i64), i64::MAX);
-        writer.judge(id, id as i64);
+        judge(&mut writer, id, id as i64);
         runs.push(writer.pending_run(7, id as i64 + 1));
-        writer.merge(id as i64);
+        merge(&mut writer, id as i64);
     }
-    let mut reader = SeenWindow::new(HOUR);
+    let read_at = |offset| Anchor {
+        offset,
+        checksum: 0,
+    };
+    let mut reader = new_window(HOUR);
     assert_eq!(reader.keep_journal_from(), None);
-    reader.apply(&runs[1], 1).unwrap();
-    let repeated = reader.apply(&runs[1], 2).unwrap_err();
+    reader.apply(&runs[1], read_at(1)).unwrap();
+    let repeated = reader.apply(&runs[1], read_at(2)).unwrap_err();
     assert_eq!((repeated.expected, repeated.found), (2, 1));
-    let mut reader = SeenWindow::new(HOUR);
-    reader.apply(&runs[0], 0).unwrap();
-    let missing = reader.apply(&runs[2], 2).unwrap_err();
+    let mut reader = new_window(HOUR);
+    reader.apply(&runs[0], read_at(0)).unwrap();
+    let missing = reader.apply(&runs[2], read_at(2)).unwrap_err();
     assert_eq!((missing.expected, missing.found), (1, 2));
     assert_eq!((reader.next_ordinal(), reader.ids()), (1, 1));
 }
 
 #[test]
 fn a_moved_stream_time_alone_makes_a_run() {
-    let mut window = SeenWindow::new(HOUR);
+    let mut window = new_window(HOUR);
     assert!(!window.is_dirty());
     window.observe(None, 0);
     assert!(!window.is_dirty());

@@ -68,6 +68,8 @@ impl Worker {
             names: prepared.names,
             partitions: prepared.partitions,
             output_partitions: prepared.output_partitions,
+            id: prepared.input_id,
+            journal_id: prepared.journal_id,
             metrics: self.shared.metrics.topic(name),
         });
         self.topics.insert(name.to_owned(), Arc::clone(&topic));

@@ -29,6 +29,16 @@ impl Worker {
                     .trim(&scope.topic.names.journal, partition, keep_from);
                 scope.trimmed_to = keep_from;
             }
+            let (metrics, window) = (&scope.metrics, &scope.window);
+            metrics
+                .slices_on_disk
+                .set(i64::try_from(window.slices_on_disk()).unwrap_or(i64::MAX));
+            metrics
+                .filter_measured
+                .set(scope.filter_counts.false_positive_rate());
+            metrics
+                .filter_expected
+                .set(window.expected_false_positive_rate());
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition,
@@ -55,8 +65,36 @@ impl Worker {
             });
         }
         self.shared.status.update(self.index, rows);
+        let memory = self.shared.store.memory_bytes();
+        self.shared
+            .metrics
+            .store_memory_bytes
+            .set(i64::try_from(memory).unwrap_or(i64::MAX));
         self.tell_recovery();
         Ok(())
+    }
+
+    /// Some of the windows' work beside the verdicts: slices to the store, the filter's size.
+    pub(super) fn tend_windows(&mut self) -> Result<(), Stop> {
+        let mut steps = TENDING_STEPS;
+        let mut damaged = None;
+        for (place, scope) in self.scopes.active() {
+            match scope.window.tend(steps) {
+                Ok(done) => steps -= done,
+                Err(damage) => {
+                    damaged = Some((place, damage));
+                    break;
+                }
+            }
+            if steps == 0 {
+                break;
+            }
+        }
+        self.tending = steps == 0;
+        match damaged {
+            Some((place, damage)) => self.rebuild_seen_set(place, &damage),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn tell(&self, component: &str, condition: Condition) {
@@ -71,9 +109,17 @@ impl Worker {
         let condition = if left == 0 {
             Condition::Ready(format!("{active} partitions active"))
         } else {
+            let sum = |gauge: fn(&PartitionMetrics) -> i64| -> i64 {
+                let recovering = self.scopes.recovering().values();
+                recovering
+                    .map(|recovering| gauge(&recovering.metrics))
+                    .sum()
+            };
             Condition::NotReady(format!(
-                "{left} of {} partitions are being restored from the journal",
-                left + active
+                "{left} of {} partitions are being restored: {} journal offsets to go, {} ids so far",
+                left + active,
+                sum(|metrics| metrics.restore_remaining.get()),
+                sum(|metrics| metrics.restored_ids.get())
             ))
         };
         self.tell("partitions", condition);

@@ -13,6 +13,7 @@ use crate::identify::{Fields, Identifier, Identity, MissingReason};
 use crate::kafka::describe;
 use crate::partitioner::murmur2_partition;
 use crate::sink::{Origin, Outgoing, Sink, Target};
+use crate::store::Damage;
 use crate::window::Verdict;
 use crate::worker::scope::{Rejection, Scope, Scopes};
 
@@ -77,7 +78,11 @@ impl Room<'_> {
         scope
             .window
             .observe(message.timestamp().to_millis(), wall_ms);
-        let fate = fate(scope, offset, identity, self.config);
+        let fate =
+            fate(scope, offset, identity, self.config).map_err(|damage| Trouble::Damaged {
+                scope: place,
+                damage,
+            })?;
         let sent = send(
             message,
             place,
@@ -121,7 +126,12 @@ fn forbid(scope: &Scope, offset: i64, identity: &Identity, config: &Config) -> R
     }
 }
 
-fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> Fate {
+fn fate(
+    scope: &mut Scope,
+    offset: i64,
+    identity: Identity,
+    config: &Config,
+) -> Result<Fate, Damage> {
     let Scope {
         window,
         tally,
@@ -131,13 +141,13 @@ fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> 
     if let Some(&rejection) = refused.get(&offset) {
         // It was let through once and refused: its id is not remembered, as it has not gone out.
         tally.rejected_refused += 1;
-        return Fate::Reject(rejection);
+        return Ok(Fate::Reject(rejection));
     }
     let reason = match identity {
-        Identity::Id(fingerprint) => match window.judge(fingerprint, offset) {
+        Identity::Id(fingerprint) => match window.judge(fingerprint, offset)? {
             Verdict::Forward => {
                 tally.forwarded += 1;
-                return Fate::Forward;
+                return Ok(Fate::Forward);
             }
             Verdict::Duplicate {
                 first_offset,
@@ -150,16 +160,16 @@ fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> 
                     tally.duplicates_window += 1;
                 }
                 tally.duplicate_ages_ms.push(age_ms);
-                return Fate::Duplicate {
+                return Ok(Fate::Duplicate {
                     first_offset,
                     age_ms,
-                };
+                });
             }
         },
         Identity::Missing(reason) => reason,
     };
     tally.missing_id += 1;
-    match (config.id.missing, reason) {
+    Ok(match (config.id.missing, reason) {
         (Missing::Forward, _) => {
             tally.forwarded += 1;
             Fate::Forward
@@ -177,7 +187,7 @@ fn fate(scope: &mut Scope, offset: i64, identity: Identity, config: &Config) -> 
             tally.dropped += 1;
             Fate::Drop
         }
-    }
+    })
 }
 
 /// Produces the record where its fate says: unchanged (I1), at its own partition number (I3).

@@ -36,11 +36,12 @@ use crate::metrics::{Metrics, PartitionMetrics};
 use crate::recovery::{Recovered, Recovery, Request, Restored};
 use crate::sink::Sink;
 use crate::source::{Partition, Rebalance, Source};
+use crate::store::{Damage, Lineage, Store};
 use crate::topics::names::OwnTopics;
 use crate::topics::prepare::prepare;
 use crate::topics::trim::Trimmer;
 use crate::topics::{self, Admin, PrepareError};
-use crate::window::SeenWindow;
+use crate::window::{Counts, SeenWindow};
 use scope::{Recovering, Scope, Scopes, Tally, Topic};
 
 /// What the workers of a process share.
@@ -49,6 +50,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub health: Health,
     pub status: Arc<Status>,
+    pub store: Arc<Store>,
     /// Set when the process is to end: commit, leave the group, return.
     pub shutdown: Arc<AtomicBool>,
     pub runtime: tokio::runtime::Handle,
@@ -58,6 +60,8 @@ pub struct Shared {
 const POLL: Duration = Duration::from_millis(100);
 /// Records judged before the loop looks up; keeps rebalances and commits on time.
 const RECORDS_PER_ROUND: usize = 2_000;
+/// Steps of about a millisecond that all windows together may take of a turn of the loop.
+const TENDING_STEPS: usize = 4;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long Kafka may stay out of reach at start before the process says so and ends (69).
@@ -98,6 +102,8 @@ struct Worker {
     config: Arc<Config>,
     shared: Shared,
     admin: Admin,
+    /// `None` where the cluster does not tell.
+    cluster_id: Option<String>,
     own: OwnTopics,
     trimmer: Trimmer,
     source: Option<Source>,
@@ -119,6 +125,8 @@ struct Worker {
     next_housekeeping: Instant,
     next_discovery: Instant,
     next_trim: Instant,
+    /// A window has work left beside its verdicts.
+    tending: bool,
 }
 
 impl Worker {
@@ -134,11 +142,12 @@ impl Worker {
         let now = Instant::now();
         let mut worker = Self {
             index,
+            cluster_id: None,
             own: OwnTopics::new(&config),
             trimmer,
             source: None,
             sink: None,
-            recovery: Recovery::start(&config, &shared.metrics, index)?,
+            recovery: Recovery::start(&config, &shared.metrics, &shared.store, index)?,
             identifier: Identifier::new(&config.id.from, seed),
             seed,
             topics: HashMap::new(),
@@ -153,6 +162,7 @@ impl Worker {
             next_housekeeping: now,
             next_discovery: now,
             next_trim: now,
+            tending: false,
             admin,
             config,
             shared,
@@ -168,6 +178,7 @@ impl Worker {
         loop {
             match topics::list(&self.admin) {
                 Ok(_) => {
+                    self.cluster_id = self.admin.cluster_id();
                     self.tell("kafka", Condition::Ready("connected".to_owned()));
                     return Ok(());
                 }
@@ -200,6 +211,7 @@ impl Worker {
             self.poll_and_judge()?;
             self.handle_rebalances()?;
             self.take_recovered()?;
+            self.tend_windows()?;
             if self.commit_is_due() {
                 self.close_transaction()?;
             }
@@ -275,10 +287,12 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Duration {
-        let busy = if self.scopes.recovering().is_empty() && self.to_start.is_empty() {
-            POLL
-        } else {
+        let waited_for =
+            !self.scopes.recovering().is_empty() || !self.to_start.is_empty() || self.tending;
+        let busy = if waited_for {
             Duration::from_millis(5)
+        } else {
+            POLL
         };
         match &self.open {
             Some(open) => busy.min(

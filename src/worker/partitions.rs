@@ -79,23 +79,28 @@ impl Worker {
         topic: Arc<Topic>,
         partition: i32,
         metrics: PartitionMetrics,
-        known: Option<(i64, SeenWindow)>,
+        known: Option<(SeenWindow, i64)>,
     ) -> Result<(), Stop> {
         metrics.state.set(0);
         let (epoch, cancelled) =
             self.scopes
                 .begin_recovery(Arc::clone(&topic), partition, metrics.clone());
-        let (journal_next, window) = match known {
-            Some((next, window)) => (Some(next), window),
-            None => (None, SeenWindow::new(self.config.window)),
-        };
         self.recovery.request(Request {
             topic: topic.name.clone(),
             partition,
             journal: topic.names.journal.clone(),
             identity: journal::identity(self.seed, &topic.name, partition),
-            window,
-            journal_next,
+            lineage: Lineage {
+                cluster_id: self.cluster_id.clone(),
+                group: self.config.kafka.group_id.clone(),
+                topic: topic.name.clone(),
+                partition,
+                topic_id: topic.id.clone(),
+                journal: topic.names.journal.clone(),
+                journal_id: topic.journal_id.clone(),
+                seed: self.seed,
+            },
+            known,
             epoch,
             cancelled,
             metrics,
@@ -144,6 +149,8 @@ impl Worker {
             next_offset: input_offset,
             committed_offset: input_offset,
             journal_next,
+            last_run_checksum: 0,
+            filter_counts: Counts::default(),
             touched: false,
             must_write_run: !committed,
             tally: Tally::default(),

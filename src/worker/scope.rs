@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::source::Partition;
+use crate::store::Anchor;
 use crate::topics::names::Names;
-use crate::window::SeenWindow;
+use crate::window::{Counts, SeenWindow};
 
 /// An input topic as this worker needs it.
 pub struct Topic {
@@ -19,6 +20,9 @@ pub struct Topic {
     /// Partitions of the input for which its other topics have been prepared.
     pub partitions: i32,
     pub output_partitions: i32,
+    /// Id of the input topic, and of the journal; `None` on brokers before 2.8.
+    pub id: Option<String>,
+    pub journal_id: Option<String>,
     pub metrics: TopicMetrics,
 }
 
@@ -73,6 +77,10 @@ pub struct Scope {
     pub committed_offset: i64,
     /// The journal offset up to which the window is complete.
     pub journal_next: i64,
+    /// Checksum of the last run that the open transaction writes.
+    pub last_run_checksum: u64,
+    /// What the filter has answered since the partition is ours.
+    pub filter_counts: Counts,
     /// The open transaction holds something of this scope.
     pub touched: bool,
     /// The next transaction must carry a run of this scope: its first, which pins the start
@@ -98,7 +106,11 @@ impl Scope {
     /// `run` is the journal offsets of the transaction's first and last run, where it wrote one.
     pub fn publish(&mut self, run: Option<(i64, i64)>) {
         if let Some((first, last)) = run {
-            self.window.merge(first);
+            let last_run = Anchor {
+                offset: last,
+                checksum: self.last_run_checksum,
+            };
+            self.window.merge(first, last_run, self.next_offset);
             self.journal_next = last + 1;
             self.must_write_run = false;
         } else {
@@ -136,6 +148,11 @@ impl Scope {
         for age in tally.duplicate_ages_ms {
             topic.duplicate_age_seconds.observe(age as f64 / 1000.0);
         }
+        let counts = self.window.take_filter_counts();
+        topic.filter_checks.inc_by(counts.checks);
+        topic.filter_positives.inc_by(counts.positives);
+        topic.filter_false_positives.inc_by(counts.false_positives);
+        self.filter_counts += counts;
         self.metrics
             .ids
             .set(i64::try_from(self.window.ids()).unwrap_or(i64::MAX));

@@ -86,6 +86,7 @@ impl Worker {
                 );
                 self.replace_producer()
             }
+            Trouble::Damaged { scope, damage } => self.rebuild_seen_set(scope, &damage),
             Trouble::Fenced { why } => {
                 metrics.transaction_aborted("fenced");
                 let overdue = self
@@ -165,6 +166,40 @@ impl Worker {
         }
     }
 
+    /// What a scope has stored cannot be read: what is open is aborted, and the scope's seen set is
+    /// rebuilt from the journal while the other scopes go on.
+    pub(super) fn rebuild_seen_set(&mut self, place: usize, damage: &Damage) -> Result<(), Stop> {
+        tracing::warn!(
+            worker = self.index,
+            "{damage}; it is rebuilt from the journal"
+        );
+        let Some(partition) = self.scopes.at(place).map(|scope| scope.partition_key()) else {
+            return Ok(());
+        };
+        // Out first: whatever becomes of the transaction, this window must not be used again.
+        let damaged = self.scopes.remove(&partition);
+        self.to_start.retain(|(starting, _)| *starting != partition);
+        self.pause(std::slice::from_ref(&partition));
+        if self.open.is_some() {
+            self.shared.metrics.transaction_aborted("store-damage");
+            self.abort_and_rewind()?;
+        }
+        let Some(damaged) = damaged else {
+            return Ok(());
+        };
+        damaged.window.shelf().set_damaged_aside(damage);
+        let Scope {
+            topic,
+            partition,
+            metrics,
+            window,
+            ..
+        } = damaged;
+        // Recovery opens the same files.
+        drop(window);
+        self.request_recovery(topic, partition, metrics, None)
+    }
+
     /// I7: a new producer, which ends whatever the old one left; then position and seen set of
     /// every scope are read from Kafka again.
     pub(super) fn replace_producer(&mut self) -> Result<(), Stop> {
@@ -191,7 +226,7 @@ impl Worker {
         self.pause(&partitions);
         for mut scope in scopes {
             scope.discard();
-            let known = (scope.journal_next, scope.window);
+            let known = (scope.window, scope.journal_next);
             self.request_recovery(scope.topic, scope.partition, scope.metrics, Some(known))?;
         }
         Ok(())

@@ -1,0 +1,136 @@
+//! Step 1 of recovery: where a partition's input goes on, and how far its journal must be read.
+
+use std::time::Instant;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{Key, Located, PATIENCE, Request, Room, Stage, Trouble};
+use crate::config::Start;
+use crate::exit::Stop;
+
+impl Room {
+    /// Step 1 for every partition that is due.
+    pub(super) fn locate(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Key> = self
+            .jobs
+            .iter()
+            .filter(
+                |(_, job)| matches!(job.stage, Stage::Locate { not_before } if not_before <= now),
+            )
+            .map(|(key, _)| key.clone())
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let committed = self.committed_offsets(&due);
+        for (key, answer) in due.iter().zip(committed) {
+            let Some(job) = self.jobs.get(key) else {
+                continue;
+            };
+            let located = answer.and_then(|committed| self.locate_one(&job.request, committed));
+            match located {
+                Ok(located) => self.begin_reading(key, located),
+                Err(Trouble::Later(why)) => self.postpone(key, &why),
+                Err(Trouble::Stop(stop)) => self.finish(key, Err(stop)),
+            }
+        }
+    }
+
+    /// The stable committed offsets of our group. A time-out means that a transaction has offsets
+    /// pending for one of the partitions: then each is asked for alone, so that one does not hold
+    /// up all.
+    fn committed_offsets(&self, keys: &[Key]) -> Vec<Result<Option<i64>, Trouble>> {
+        let ask = |keys: &[Key]| -> Result<TopicPartitionList, KafkaError> {
+            let mut list = TopicPartitionList::with_capacity(keys.len());
+            for key in keys {
+                if let Some(job) = self.jobs.get(key) {
+                    list.add_partition(&job.request.topic, job.request.partition);
+                }
+            }
+            self.reader.committed_offsets(list, PATIENCE)
+        };
+        let read = |list: &TopicPartitionList, key: &Key| {
+            let request = self.jobs.get(key).map(|job| &job.request);
+            let element =
+                request.and_then(|request| list.find_partition(&request.topic, request.partition));
+            match element {
+                None => Err(Trouble::Later(
+                    "the committed offset was not answered".to_owned(),
+                )),
+                Some(element) => match (element.error(), element.offset()) {
+                    (Err(error), _) => Err(Trouble::Later(format!("committed offset: {error}"))),
+                    (Ok(()), Offset::Offset(offset)) => Ok(Some(offset)),
+                    (Ok(()), _) => Ok(None),
+                },
+            }
+        };
+        match ask(keys) {
+            Ok(list) => keys.iter().map(|key| read(&list, key)).collect(),
+            Err(_) if keys.len() > 1 => keys
+                .iter()
+                .map(|key| match ask(std::slice::from_ref(key)) {
+                    Ok(list) => read(&list, key),
+                    Err(error) => Err(in_doubt(&error)),
+                })
+                .collect(),
+            Err(error) => keys.iter().map(|_| Err(in_doubt(&error))).collect(),
+        }
+    }
+
+    /// The rest of step 1: where to begin in the input and in the journal, and where the journal
+    /// ends. Finds out whether Kafka still has what the committed offset stands for.
+    fn locate_one(&self, request: &Request, committed: Option<i64>) -> Result<Located, Trouble> {
+        let (topic, partition) = (&request.topic, request.partition);
+        let watermarks = |topic: &str| {
+            self.observer
+                .fetch_watermarks(topic, partition, PATIENCE * 5)
+                .map_err(|error| {
+                    Trouble::Later(format!("watermarks of {topic}-{partition}: {error}"))
+                })
+        };
+        let (journal_low, journal_high) = watermarks(&request.journal)?;
+        let (input_low, input_high) = watermarks(topic)?;
+        let group = &self.config.kafka.group_id;
+        let input_offset = match (committed, self.config.input.start) {
+            (Some(offset), _) if offset < input_low => {
+                return Err(Trouble::Stop(Stop::contradiction(format!(
+                    "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic begins at {input_low}: retention has deleted {} offsets that were not read. To go on without them: kafka-consumer-groups --reset-offsets --to-earliest --topic {topic}:{partition} --group {group} --execute, then start again",
+                    input_low - offset
+                ))));
+            }
+            (Some(offset), _) if offset > input_high => {
+                return Err(Trouble::Stop(Stop::contradiction(format!(
+                    "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic ends at {input_high}: it was deleted and created again, or lost data. Delete the journal {} and the group's offsets for the topic to begin anew",
+                    request.journal
+                ))));
+            }
+            (Some(offset), _) => offset,
+            (None, Start::Earliest) => input_low,
+            (None, Start::Latest) => input_high,
+            (None, Start::Fail) => {
+                return Err(Trouble::Stop(Stop::contradiction(format!(
+                    "{topic}-{partition}: the group {group} has no committed offset, and input.start is fail. Commit one with kafka-consumer-groups --reset-offsets, or set input.start to earliest or latest"
+                ))));
+            }
+        };
+        Ok(Located {
+            input_offset,
+            committed: committed.is_some(),
+            journal_low,
+            journal_high,
+        })
+    }
+}
+
+fn in_doubt(error: &KafkaError) -> Trouble {
+    let why = match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut) => {
+            "an earlier transaction still has offsets pending; it ends by its transaction.timeout at the latest".to_owned()
+        }
+        _ => format!("committed offset: {error}"),
+    };
+    Trouble::Later(why)
+}

@@ -1,0 +1,303 @@
+//! Step 3 of recovery: the journal, from where the window ends to the watermark that was taken.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{Jobs, Key, Located, Room, Stage, warm};
+use crate::exit::Stop;
+use crate::journal::{Run, RunError, run};
+use crate::metrics::Metrics;
+use crate::store::{Anchor, Damage};
+use crate::window::{SeenWindow, Sizing};
+
+/// Records taken from the reader before positions are looked at again.
+const RECORDS_PER_ROUND: usize = 256;
+/// How long the reader waits for a record before positions are looked at again.
+const WAIT: Duration = Duration::from_millis(20);
+/// Ids in memory, as a multiple of the active slice's, beyond which reading waits for the store.
+const AHEAD_OF_STORE: u64 = 4;
+/// A restore that takes long says so in the log this often.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Why the reading of a partition ended before its end.
+pub(super) enum Ended {
+    /// The window came from a store that does not fit the journal: begin again without it.
+    Unfit(String),
+    Stop(Stop),
+}
+
+impl Room {
+    /// Finds the window to go on with, and lets the reader read what comes after it.
+    pub(super) fn begin_reading(&mut self, key: &Key, located: Located) {
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
+        let (low, until) = (located.journal_low, located.journal_high);
+        let known = job.window.take().zip(job.journal_next);
+        let next = match known {
+            Some((window, next)) if next >= low => {
+                job.window = Some(window);
+                next
+            }
+            too_old => {
+                if let Some((window, _)) = too_old {
+                    window
+                        .shelf()
+                        .set_all_aside("the journal was trimmed beyond what it holds");
+                }
+                let window = warm::start(
+                    &job.request,
+                    &located,
+                    &self.store,
+                    &self.config,
+                    &self.stopping,
+                );
+                job.anchor = window.checkpoint().map(|checkpoint| checkpoint.anchor);
+                job.window = Some(window);
+                let kind = job.anchor.map_or("cold", |_| "warm");
+                self.metrics.restores.with_label_values(&[kind]).inc();
+                job.anchor.map_or(low, |anchor| anchor.offset)
+            }
+        };
+        job.journal_next = Some(next);
+        let metrics = &job.request.metrics;
+        metrics.restore_remaining.set((until - next).max(0));
+        metrics.restored_ids.set(ids(job.window.as_ref()));
+        job.stage = Stage::Read {
+            located,
+            next,
+            until,
+        };
+        if next >= until {
+            self.finish(key, Ok(()));
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        let assigned = list
+            .add_partition_offset(&key.0, key.1, Offset::Offset(next))
+            .and_then(|()| self.reader.incremental_assign(&list));
+        job.reading = assigned.is_ok();
+        if let Err(error) = assigned {
+            self.postpone(
+                key,
+                &format!("the journal {}-{} cannot be read: {error}", key.0, key.1),
+            );
+        }
+    }
+
+    /// Some records, then a look at how far each partition has come.
+    pub(super) fn read(&mut self) {
+        let reading = self
+            .jobs
+            .values()
+            .any(|job| matches!(job.stage, Stage::Read { .. }));
+        if !reading {
+            if !self.jobs.is_empty() {
+                std::thread::sleep(WAIT);
+            }
+            return;
+        }
+        for _ in 0..RECORDS_PER_ROUND {
+            match self.reader.poll(WAIT) {
+                None => break,
+                Some(Ok(message)) => {
+                    if let Err((key, ended)) = apply(&mut self.jobs, &self.metrics, &message) {
+                        drop(message);
+                        return self.end(&key, ended);
+                    }
+                }
+                Some(Err(error)) => {
+                    self.metrics.client_error(error.rdkafka_error_code());
+                    if is_out_of_range(&error) {
+                        // Which partition it was, the error does not say.
+                        return self.read_again("the journal was trimmed while it was read");
+                    }
+                    break;
+                }
+            }
+        }
+        self.look_at_positions();
+    }
+
+    /// The position is the measure of how far a partition has come: it moves over markers and aborted
+    /// runs, which no count of records does.
+    fn look_at_positions(&mut self) {
+        let Ok(positions) = self.reader.position() else {
+            return;
+        };
+        for element in positions.elements() {
+            let Offset::Offset(position) = element.offset() else {
+                continue;
+            };
+            let key = (element.topic().to_owned(), element.partition());
+            let Some(job) = self.jobs.get_mut(&key) else {
+                continue;
+            };
+            let Stage::Read { until, next, .. } = &mut job.stage else {
+                continue;
+            };
+            *next = position.max(*next);
+            let left = (*until - *next).max(0);
+            job.request.metrics.restore_remaining.set(left);
+            if job.progress_told.elapsed() >= PROGRESS {
+                job.progress_told = Instant::now();
+                tracing::info!(
+                    topic = job.request.topic,
+                    partition = job.request.partition,
+                    journal_offsets_left = left,
+                    ids = ids(job.window.as_ref()),
+                    seconds = job.started.elapsed().as_secs(),
+                    "the seen set is being restored from the journal"
+                );
+            }
+            match job.anchor {
+                _ if left > 0 => {}
+                None => self.finish(&key, Ok(())),
+                Some(anchor) => {
+                    let why = format!("the journal has no run at offset {}", anchor.offset);
+                    return self.end(&key, Ended::Unfit(why));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, key: &Key, ended: Ended) {
+        match ended {
+            Ended::Stop(stop) => self.finish(key, Err(stop)),
+            Ended::Unfit(why) => self.begin_cold(key, &why),
+        }
+    }
+
+    /// The store does not fit the journal: it is set aside, and the journal read from its beginning.
+    /// That means going back in the journal, which a reader that still remembers a later position
+    /// must not be asked for: there is a new one afterwards, and all others are located again.
+    fn begin_cold(&mut self, key: &Key, why: &str) {
+        if let Some(job) = self.jobs.get_mut(key) {
+            if let Some(window) = job.window.take() {
+                window.shelf().set_all_aside(why);
+            }
+            (job.journal_next, job.anchor, job.from_store) = (None, None, false);
+        }
+        self.read_again("the reader is replaced");
+        match super::journal_reader(&self.config) {
+            Ok(reader) => self.reader = reader,
+            Err(stop) => self.finish(key, Err(stop)),
+        }
+    }
+
+    /// All partitions that are being read are located again, and go on from what they have.
+    fn read_again(&mut self, why: &str) {
+        let keys: Vec<Key> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.stage, Stage::Read { .. }))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.postpone(&key, why);
+        }
+    }
+}
+
+/// Takes one journal record into the window of its partition.
+fn apply(
+    jobs: &mut Jobs,
+    metrics: &Metrics,
+    message: &BorrowedMessage<'_>,
+) -> Result<(), (Key, Ended)> {
+    let key = (message.topic().to_owned(), message.partition());
+    let Some(job) = jobs.get_mut(&key) else {
+        return Ok(());
+    };
+    let (Stage::Read { next, .. }, Some(window)) = (&mut job.stage, &mut job.window) else {
+        return Ok(());
+    };
+    let offset = message.offset();
+    if job.journal_next.is_some_and(|known| offset < known) {
+        return Ok(());
+    }
+    *next = offset + 1;
+    job.journal_next = Some(offset + 1);
+    let bytes = message.payload().unwrap_or_default();
+    let read = Anchor {
+        offset,
+        checksum: run::checksum(bytes),
+    };
+    if let Some(anchor) = job.anchor.take() {
+        if read == anchor {
+            job.from_store = true;
+            return Ok(());
+        }
+        let why = format!(
+            "the journal's run at offset {} is not the one that it ends with",
+            anchor.offset
+        );
+        return Err((key, Ended::Unfit(why)));
+    }
+    let (journal, partition) = (&key.0, key.1);
+    let topic = &job.request.topic;
+    let unusable = |why: String| {
+        Ended::Stop(Stop::contradiction(format!(
+            "the journal {journal}-{partition} cannot be trusted at offset {offset}: {why}. Nothing was forwarded since. To begin anew, delete the journal topic and the group's offsets for {topic}, or choose a new kafka.group_id"
+        )))
+    };
+    let outcome = match Run::decode(bytes) {
+        Ok(run) if run.identity != job.request.identity => Err(unusable(
+            "the run was written for another group, topic or partition".to_owned(),
+        )),
+        Ok(run) => match window.apply(&run, read) {
+            Ok(()) => keep_up(window, job.sizing).map_err(|damage| {
+                window.shelf().set_damaged_aside(&damage);
+                Ended::Unfit(damage.to_string())
+            }),
+            Err(broken) if job.from_store => Err(Ended::Unfit(broken.to_string())),
+            Err(broken) => Err(unusable(broken.to_string())),
+        },
+        Err(RunError::Foreign) => {
+            // Somebody else's record: a genuine run that is missing would break the chain of
+            // ordinals, so skipping this one hides nothing.
+            metrics.journal_foreign_records.inc();
+            tracing::warn!(
+                journal,
+                partition,
+                offset,
+                "a record in the journal is not a run; skipped. Nothing but kafka-dedup should write there"
+            );
+            Ok(())
+        }
+        Err(error) => Err(unusable(error.to_string())),
+    };
+    job.request.metrics.restored_ids.set(ids(Some(window)));
+    outcome.map_err(|ended| (key, ended))
+}
+
+/// The journal may be read faster than slices are sealed: reading waits then, so that memory stays
+/// bounded (I8). Where nothing is on its way to the store, waiting would not help.
+fn keep_up(window: &mut SeenWindow, sizing: Sizing) -> Result<(), Damage> {
+    let bound = AHEAD_OF_STORE.saturating_mul(sizing.active_ids);
+    loop {
+        let steps = window.tend(4)?;
+        if window.ids_in_memory() <= bound || (steps == 0 && !window.is_sealing()) {
+            return Ok(());
+        }
+        if steps == 0 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+fn ids(window: Option<&SeenWindow>) -> i64 {
+    let ids = window.map_or(0, SeenWindow::ids);
+    i64::try_from(ids).unwrap_or(i64::MAX)
+}
+
+fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}

@@ -1,0 +1,14 @@
+//! What the seen set knows of an id.
+
+/// xxh3_128 of an id; two ids are the same when their fingerprints are.
+pub type Fingerprint = u128;
+
+/// One letting-through (or renewal) of an id, in the order of its ordinal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Stream time when it happened, in ms.
+    pub time_ms: i64,
+    /// Input offset of the first record, which a renewal does not change.
+    pub offset: i64,
+    pub ordinal: u64,
+}

@@ -1,0 +1,69 @@
+//! sled panics on damage that it did not expect. A damaged cache is no defect of ours: such a panic
+//! becomes an error with the panic's text, and nothing of it shows on standard error.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what calls sled; a panic is `Err` with its text. What `work` touches must not be used again
+/// after an error: sled leaves it half done.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, String> {
+    silence_guarded_panics();
+    let outer = GUARDED.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(first_line(&error.to_string())),
+        Err(panic) => Err(format!("sled panicked: {}", first_line(&text_of(&*panic)))),
+    }
+}
+
+/// Once for the process: the hook that was there before still sees every other panic.
+fn silence_guarded_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                before(info);
+            }
+        }));
+    });
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "no text".to_owned())
+}
+
+/// sled's errors carry whole backtraces.
+fn first_line(text: &str) -> String {
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_text() {
+        let error = guarded::<()>(|| panic!("page {} is gone", 7)).unwrap_err();
+        assert_eq!(error, "sled panicked: page 7 is gone");
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+        assert!(!GUARDED.get());
+    }
+}
