@@ -3,6 +3,7 @@
 //! A file and the environment become a [`Config`] in [`load()`]; nothing here touches Kafka.
 
 mod fault;
+mod flags;
 mod id_source;
 mod interpolate;
 mod keys;
@@ -18,6 +19,7 @@ mod value;
 mod yaml;
 
 pub use fault::Faults;
+pub use flags::{Flags, from_flags};
 pub use load::{environment, from_str, load};
 
 use std::collections::BTreeMap;
