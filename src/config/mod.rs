@@ -21,6 +21,7 @@ mod yaml;
 pub use fault::Faults;
 pub use flags::{Flags, from_flags};
 pub use load::{environment, from_str, load};
+pub use value::render_duration;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
