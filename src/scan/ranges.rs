@@ -28,7 +28,7 @@ pub struct Range {
     /// The last stable offset when the scan began: nothing below it can still change, so no read
     /// has to wait for a transaction.
     pub end: i64,
-    /// Offsets from there to the true high watermark, behind a transaction that was open.
+    /// Offsets from there to the true high watermark, behind a transaction that was open; 0 or more.
     pub open: i64,
 }
 
@@ -78,14 +78,15 @@ pub fn survey(order: &Order) -> Result<Vec<Range>, Stop> {
         .map_err(|error| refused(&error))?;
     let mut ranges = Vec::with_capacity(numbers.len());
     for partition in numbers {
-        let (start, end) = watermarks(&stable, topic, partition)?;
+        // In this order: where nothing is open, what was high before is stable after, however fast
+        // the topic grows.
         let (_, high) = watermarks(admin.observer(), topic, partition)?;
+        let (start, end) = watermarks(&stable, topic, partition)?;
         ranges.push(Range {
             partition,
             start,
             end,
-            // Live topics grow between the two questions by what is no transaction's.
-            open: high - end,
+            open: high.saturating_sub(end).max(0),
         });
     }
     if let Some(from_ms) = order.from_ms {

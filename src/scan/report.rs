@@ -208,7 +208,7 @@ impl Report<'_> {
             };
             let id = id
                 .as_deref()
-                .map_or("(not to be read any more)".to_owned(), printable);
+                .map_or("(not read again)".to_owned(), printable);
             rows.push([
                 HumanCount(repeated.count).to_string(),
                 self.ranges
@@ -222,7 +222,7 @@ impl Report<'_> {
     }
 
     fn write_partitions(&self, out: &mut String) -> std::fmt::Result {
-        if self.ranges.len() < 2 || self.ranges.len() > LISTED {
+        if self.ranges.len() < 2 || self.ranges.len() > LISTED || self.nothing_counted() {
             return Ok(());
         }
         let header = [
@@ -296,7 +296,7 @@ impl Report<'_> {
         if self.cut {
             notes.push("--max-records ended the scan before the end of the topic".to_owned());
         }
-        let open: i64 = self.ranges.iter().map(|range| range.open.max(0)).sum();
+        let open: i64 = self.ranges.iter().map(|range| range.open).sum();
         if open > 0 {
             notes.push(format!(
                 "{} at the end of the topic are behind a transaction that was open, and were left out",
@@ -338,6 +338,7 @@ impl Report<'_> {
             across_partitions: found.elsewhere,
             across_partitions_percent: ratio(found.elsewhere, found.ids),
             repetitions_at_most: at_most,
+            false_candidates: found.mistaken,
             ages: (ages.since_last.iter().zip(ages.caught()).enumerate())
                 .map(|(bucket, (count, (least, most)))| Age {
                     up_to_ms: self.edges.upper_ms().get(bucket).copied(),
@@ -393,7 +394,10 @@ struct Document<'a> {
     duplicates_percent: f64,
     across_partitions: u64,
     across_partitions_percent: f64,
+    /// Known where a scan was interrupted before anything was counted.
     repetitions_at_most: Option<u64>,
+    /// Ids that the first pass took for repetitions, and the second found to occur once.
+    false_candidates: u64,
     ages: Vec<Age>,
     most_repeated: Vec<Most>,
     partitions: Vec<Partition>,

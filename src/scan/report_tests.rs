@@ -199,6 +199,7 @@ fn a_program_reads_the_same() {
     assert_eq!(json["most_repeated"][0]["partition"], 3);
     assert_eq!(json["partitions"][1]["partition"], 3);
     assert_eq!(json["complete"], true);
+    assert_eq!(json["false_candidates"], 3);
 }
 
 #[test]
