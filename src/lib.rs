@@ -4,7 +4,8 @@
 //! [`source`] (poll) → [`identify`] (id bytes → fingerprint) → [`window`] (verdict) →
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
-//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them.
+//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and
+//! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -20,6 +21,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod partitioner;
 pub mod recovery;
+pub mod scan;
 pub mod sink;
 pub mod source;
 pub mod store;
