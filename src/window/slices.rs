@@ -269,6 +269,11 @@ impl Slices {
         kept.sum::<u64>() + self.active.memory_bytes() as u64 + self.filter.memory_bytes()
     }
 
+    #[cfg(test)]
+    pub fn filter_memory_bytes(&self) -> u64 {
+        self.filter.memory_bytes()
+    }
+
     pub fn take_filter_counts(&mut self) -> Counts {
         self.filter.take_counts()
     }
