@@ -29,7 +29,7 @@ pub fn run(config_path: &Path, offline: bool) -> Result<(), Stop> {
     out.heading("store");
     let path = config.store.path.display();
     match Store::probe(&config.store.path) {
-        Ok(()) => out.ok(&format!("{path} can be written")),
+        Ok(()) => out.ok(&format!("{path}: nothing is known to stand in the way")),
         Err(why) => out.warn(&format!(
             "{path} cannot be used ({why}): run would hold seen ids in memory, and read the whole \
              journal at each start"

@@ -4,7 +4,7 @@
 //! It touches its own directory and nothing else. A scope's part of it is a [`Shelf`]; a shelf holds
 //! [`Sealed`] slices, each a sled database of packed [`chunk`]s and a seal [`record`] with the
 //! checkpoint, written in one batch with the last chunks (I4). Slices are sealed on a thread of the
-//! store's own ([`sealer`]), and the memory of open databases is bounded ([`handles`]).
+//! store's own (`sealer`), and the memory of open databases is bounded (`handles`).
 //!
 //! Why one database a slice: sled reclaims disk space badly, and a whole directory is always
 //! reclaimed; damage is kept to one slice; and a slice that is over goes without a single delete.
