@@ -3,7 +3,7 @@
 //!
 //! It touches its own directory and nothing else. A scope's part of it is a [`Shelf`]; a shelf holds
 //! [`Sealed`] slices, each a sled database of packed [`chunk`]s and a seal [`record`] with the
-//! checkpoint, written in one batch with the last chunks (I4). Slices are sealed on a thread of the
+//! checkpoint, whose one write makes the slice count (I4). Slices are sealed on a thread of the
 //! store's own (`sealer`), and the memory of open databases is bounded (`handles`).
 //!
 //! Why one database a slice: sled reclaims disk space badly, and a whole directory is always
