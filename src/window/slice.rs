@@ -40,16 +40,16 @@ struct Packed {
 }
 
 impl Slice {
-    /// An empty slice. `first_ordinal` is the end of the slice before it, `journal_from` the journal
-    /// offset of the first run that it takes entries from.
-    pub fn new(first_ordinal: u64, journal_from: i64) -> Self {
+    /// An empty slice with room for so many ids. `first_ordinal` is the end of the slice before it,
+    /// `journal_from` the journal offset of the first run that it takes entries from.
+    pub fn new(first_ordinal: u64, journal_from: i64, room: usize) -> Self {
         Self {
             journal_from,
             first_ordinal,
             oldest_time_ms: i64::MAX,
             newest_time_ms: i64::MIN,
             last_ordinal: first_ordinal,
-            entries: HashMap::default(),
+            entries: HashMap::with_capacity_and_hasher(room, Default::default()),
         }
     }
 

@@ -73,7 +73,7 @@ impl Slices {
             shelf,
             filter: Filter::new(sizing.false_positive_rate),
             kept: VecDeque::new(),
-            active: Slice::new(0, 0),
+            active: Slice::new(0, 0, 0),
             sealing: None,
             retired: Vec::new(),
         }
@@ -85,6 +85,7 @@ impl Slices {
         slices.active = Slice::new(
             loaded.checkpoint.next_ordinal,
             loaded.checkpoint.anchor.offset,
+            0,
         );
         slices.kept = loaded
             .slices
@@ -119,11 +120,12 @@ impl Slices {
             // What came since the slice before it was over at once; the chain has no gap all the same.
             let last = self.kept.back();
             let begin = last.map_or(first_ordinal, |last| last.span.end_ordinal);
-            self.active = Slice::new(begin, journal_offset);
+            self.active = Slice::new(begin, journal_offset, 0);
         } else if let Some(checkpoint) = before
             && self.active_is_full(clock)
         {
-            let next = Slice::new(first_ordinal, journal_offset);
+            // The next one is likely to be as large; a table that doubles on the way costs more.
+            let next = Slice::new(first_ordinal, journal_offset, self.active.len());
             let closed = std::mem::replace(&mut self.active, next);
             self.kept.push_back(Kept {
                 span: closed.span(first_ordinal),
@@ -199,7 +201,7 @@ impl Slices {
         if self.kept.is_empty() {
             let (time_ms, ordinal) = (self.active.newest_time_ms(), self.active.last_ordinal());
             if !self.active.is_empty() && self.is_over(time_ms, ordinal, clock) {
-                self.active = Slice::new(clock.next_ordinal, self.active.journal_from());
+                self.active = Slice::new(clock.next_ordinal, self.active.journal_from(), 0);
             }
         }
         let names = self.sealing.is_some() || self.kept.iter().any(|kept| kept.sealed.is_some());
