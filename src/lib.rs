@@ -15,6 +15,7 @@ pub mod demo;
 pub mod exit;
 pub mod http;
 pub mod identify;
+pub mod inspect;
 pub mod journal;
 pub mod kafka;
 pub mod metrics;

@@ -18,12 +18,14 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
+use crate::inspect::{self, InspectArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   kafka-dedup demo                      see it work on this machine
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
+  kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
 
 Every key of the file can also be set in the environment:
   KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS=broker-1:9092 kafka-dedup run -c dedup.yaml
@@ -56,6 +58,8 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Show what the store and the journal hold, and whether an id was seen
+    Inspect(InspectArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
 }
@@ -90,6 +94,7 @@ impl Command {
         match self {
             Self::Run { config } => run::run(&config),
             Self::Check { config, offline } => check::run(&config, offline),
+            Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
