@@ -29,16 +29,21 @@ pub(super) fn wanted(
     if parts.is_empty() {
         return Ok(None);
     }
-    let (expected, source) = match &config.id.from {
-        IdSource::All(sources) => (sources.len(), "all"),
-        _ => (1, "one place"),
-    };
-    if parts.len() != expected {
-        return Err(Stop::usage(format!(
-            "{} given, but id.from takes the id from {source}, {}: give one --id (or --id-hex) for each, in that order",
-            count(parts.len(), "part"),
-            count(expected, "part")
-        )));
+    let (given, expected) = (parts.len(), parts_of(&config.id.from));
+    if given != expected {
+        return Err(Stop::usage(match expected {
+            1 => format!(
+                "id.from takes one value, and {given} were given: give --id or --id-hex once"
+            ),
+            _ => format!(
+                "id.from puts {expected} values together, and {given} given: give --id or --id-hex for each of them, in their order",
+                given = if given == 1 {
+                    "1 was".to_owned()
+                } else {
+                    format!("{given} were")
+                },
+            ),
+        }));
     }
     let seed = deployment_seed(&config.kafka.group_id);
     match fingerprint(&config.id.from, seed, &parts) {
@@ -46,6 +51,13 @@ pub(super) fn wanted(
         Identity::Missing(_) => Err(Stop::usage(
             "an empty id counts as missing: no record can be known by it",
         )),
+    }
+}
+
+fn parts_of(source: &IdSource) -> usize {
+    match source {
+        IdSource::All(sources) => sources.len(),
+        _ => 1,
     }
 }
 
@@ -297,11 +309,6 @@ fn remembrance(
         slice: None,
         store: String::new(),
     }
-}
-
-fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 #[cfg(test)]

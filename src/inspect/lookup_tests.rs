@@ -94,8 +94,8 @@ fn the_parts_of_an_id_are_put_together_as_the_service_does() {
 fn an_id_that_no_record_can_have_is_bad_usage() {
     let (one, two) = (config("key"), config("{all: [{header: source}, key]}"));
     for (config, ids, hex, words) in [
-        (&one, &["a", "b"][..], &[][..], "2 parts given"),
-        (&two, &["a"], &[], "for each"),
+        (&one, &["a", "b"][..], &[][..], "2 were given"),
+        (&two, &["a"], &[], "1 was given"),
         (&one, &[""], &[], "empty"),
         (&two, &["a", ""], &[], "empty"),
         (&one, &[], &["abc"], "even number"),

@@ -167,6 +167,7 @@ fn overview(
             Err(stop) => *trouble = Some(stop),
         }
     }
+    let kafka = trouble.as_ref().map(ToString::to_string);
     store.tell_ages(&journal);
     if cluster.is_none() && trouble.is_none() {
         *trouble = store.nothing_read();
@@ -178,10 +179,7 @@ fn overview(
         missing: cluster
             .map(|cluster| cluster.missing.clone())
             .unwrap_or_default(),
-        kafka: trouble
-            .as_ref()
-            .filter(|_| cluster.is_none())
-            .map(ToString::to_string),
+        kafka,
     }
 }
 

@@ -69,6 +69,9 @@ pub(super) struct Scope {
 pub(super) struct Slice {
     pub name: String,
     pub bytes: u64,
+    /// When its files were changed last, by the wall clock.
+    #[serde(serialize_with = "serialize_some_time")]
+    pub changed: Option<i64>,
     pub state: State,
     /// What is wrong with it.
     pub why: Option<String>,
@@ -87,7 +90,7 @@ pub(super) enum State {
     Damaged,
     /// Of another cluster, topic, journal or build.
     Foreign,
-    /// A write that did not end.
+    /// Without a seal record: a write that did not end.
     Unfinished,
     /// Not looked into.
     Unread,
@@ -277,6 +280,15 @@ pub(super) fn time(ms: i64) -> String {
             humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
         }
         _ => format!("{ms} ms since 1970"),
+    }
+}
+
+/// RFC 3339 in UTC, to the second.
+pub(super) fn time_in_seconds(ms: i64) -> String {
+    let whole = time(ms);
+    match whole.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => whole,
     }
 }
 

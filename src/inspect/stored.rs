@@ -285,7 +285,10 @@ fn judge(
                 Err(damage) => (State::Damaged, Some(damage.why), None),
             },
         },
-        Looked::Unfinished => (State::Unfinished, None, None),
+        Looked::Unfinished => {
+            let why = "it has no seal record: its writing did not end, or its end was damaged; the next start removes it";
+            (State::Unfinished, Some(why.to_owned()), None)
+        }
         Looked::OtherFormat(why) => (State::Foreign, Some(why), None),
         Looked::Damaged(why) => (State::Damaged, Some(why), None),
         Looked::InUse => (State::Unread, None, None),
@@ -295,6 +298,7 @@ fn judge(
         report: Slice {
             name: name(&slice.path),
             bytes: slice.bytes,
+            changed: slice.changed.map(wall_ms),
             state,
             why,
             on_chain: None,
@@ -371,9 +375,13 @@ impl Examined {
     }
 }
 
+fn wall_ms(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn aside(aside: &SetAside) -> Aside {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.map_or(0, |since| since.as_millis() as i64);
+    let now_ms = wall_ms(SystemTime::now());
     Aside {
         name: name(&aside.path),
         reason: aside.reason.clone(),

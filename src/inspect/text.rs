@@ -6,12 +6,16 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::report::{
-    Answer, Fit, JournalPartition, Overview, Run, Scope, Sighting, Slice, State, Store, time,
+    Answer, Fit, JournalPartition, Overview, Run, Scope, Seal, Sighting, Slice, State, Store, time,
+    time_in_seconds,
 };
 
 pub(super) fn overview(overview: &Overview) -> String {
     let mut out = String::new();
     store(&mut out, &overview.store);
+    if overview.kafka.is_some() && overview.journal.is_none() {
+        line(&mut out, "\njournal: not known, as Kafka did not answer");
+    }
     if let Some(journal) = &overview.journal {
         let mut topic = "";
         for partition in journal {
@@ -25,7 +29,7 @@ pub(super) fn overview(overview: &Overview) -> String {
             journal_partition(&mut out, partition, &overview.group);
         }
     }
-    ends(&mut out, &overview.missing, overview.kafka.as_deref());
+    missing(&mut out, &overview.missing);
     out
 }
 
@@ -33,17 +37,24 @@ fn store(out: &mut String, store: &Store) {
     let total = &store.total;
     match &store.trouble {
         Some(trouble) => line(out, &format!("store {}: {trouble}", store.path)),
-        None => line(
-            out,
-            &format!(
-                "store {}: {}, {}, {}, {}",
-                store.path,
-                counted(total.scopes, "partition"),
-                counted(total.slices, "slice"),
-                counted(total.ids, "id"),
-                HumanBytes(total.bytes)
-            ),
-        ),
+        None => {
+            // What is in use could not be counted.
+            let ids = match store.scopes.iter().any(|scope| scope.in_use) {
+                true if total.ids == 0 => String::new(),
+                true => format!(", {} besides those in use", counted(total.ids, "id")),
+                false => format!(", {}", counted(total.ids, "id")),
+            };
+            line(
+                out,
+                &format!(
+                    "store {}: {}, {}{ids}, {}",
+                    store.path,
+                    counted(total.scopes, "partition"),
+                    counted(total.slices, "slice"),
+                    HumanBytes(total.bytes)
+                ),
+            );
+        }
     }
     for found in &store.scopes {
         scope(out, found);
@@ -78,7 +89,10 @@ fn scope(out: &mut String, scope: &Scope) {
         );
     }
     if scope.slices.is_empty() {
-        line(out, "    no slices");
+        line(
+            out,
+            "    no slices, as few ids are not worth a file; the next start reads the journal",
+        );
     } else {
         table(out, scope.slices.iter().map(row).collect());
     }
@@ -115,7 +129,7 @@ fn scope(out: &mut String, scope: &Scope) {
                 HumanCount(checkpoint.next_ordinal)
             ),
         ),
-        None if scope.in_use => {}
+        None if scope.in_use || scope.slices.is_empty() => {}
         None => line(
             out,
             "    no checkpoint: the next start reads the journal alone",
@@ -135,53 +149,53 @@ fn scope(out: &mut String, scope: &Scope) {
     }
 }
 
-const HEADER: [&str; 8] = [
+const HEADER: [&str; 9] = [
     "slice",
     "ids",
     "size",
     "chunks",
     "ordinals",
-    "oldest seen",
-    "newest seen",
+    "oldest seen, age",
+    "newest seen, age",
+    "changed",
     "state",
 ];
 
-fn row(slice: &Slice) -> [String; 8] {
+fn row(slice: &Slice) -> [String; 9] {
     let state = match (slice.state, slice.on_chain, slice.used_at_start) {
         (State::Damaged, ..) => "damaged",
         (State::Foreign, ..) => "foreign",
-        (State::Unfinished, ..) => "never finished",
+        (State::Unfinished, ..) => "without a seal",
         (State::Unread, ..) => "not read",
         (State::Sound, _, Some(true)) => "on the chain",
         (State::Sound, Some(true), _) => "on the chain, behind a gap",
         (State::Sound, ..) => "over",
     };
     let seal = slice.seal.as_ref();
-    let told = |tell: &dyn Fn(&super::report::Seal) -> String| seal.map_or_else(String::new, tell);
-    let ago = |ms: i64, behind: Option<u64>| match behind {
-        Some(behind) => format!("{} ({} old)", time(ms), age(behind)),
-        None => time(ms),
+    let told = |tell: &dyn Fn(&Seal) -> String| seal.map_or_else(String::new, tell);
+    let with_age = |ms: i64, behind: Option<u64>| match behind {
+        Some(behind) => format!("{}, {}", time_in_seconds(ms), age(behind)),
+        None => time_in_seconds(ms),
     };
+    let changed = slice.changed.filter(|_| seal.is_none());
     [
         slice.name.clone(),
         told(&|seal| HumanCount(seal.ids).to_string()),
         HumanBytes(slice.bytes).to_string(),
         told(&|seal| HumanCount(u64::from(seal.chunks)).to_string()),
         told(&|seal| {
-            format!(
-                "{}-{}",
-                seal.first_ordinal,
-                seal.end_ordinal.saturating_sub(1)
-            )
+            let last = seal.end_ordinal.saturating_sub(1);
+            format!("{}-{last}", seal.first_ordinal)
         }),
-        told(&|seal| ago(seal.oldest_time, seal.oldest_age_ms)),
-        told(&|seal| ago(seal.newest_time, seal.newest_age_ms)),
+        told(&|seal| with_age(seal.oldest_time, seal.oldest_age_ms)),
+        told(&|seal| with_age(seal.newest_time, seal.newest_age_ms)),
+        changed.map_or_else(String::new, time_in_seconds),
         state.to_owned(),
     ]
 }
 
 /// Columns as wide as what is in them; those that are empty throughout are left out.
-fn table(out: &mut String, rows: Vec<[String; 8]>) {
+fn table(out: &mut String, rows: Vec<[String; 9]>) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..HEADER.len())
         .map(|column| match width(column) {
@@ -308,7 +322,7 @@ pub(super) fn answer(answer: &Answer) -> String {
     for note in &answer.notes {
         line(&mut out, &format!("note: {note}"));
     }
-    ends(&mut out, &answer.missing, answer.kafka.as_deref());
+    missing(&mut out, &answer.missing);
     out
 }
 
@@ -345,7 +359,7 @@ fn remembered(sighting: &Sighting) -> String {
     let ids = sighting.forgotten_after_ids;
     let limits: Vec<String> = if sighting.remembered {
         let until = until.map(|until| format!("until stream time passes {}", time(until)));
-        let ids = ids.map(|ids| format!("until {} more are let through", counted(ids, "id")));
+        let ids = ids.map(|ids| format!("until {} more have been let through", counted(ids, "id")));
         until.into_iter().chain(ids).collect()
     } else {
         let until = until
@@ -361,12 +375,9 @@ fn remembered(sighting: &Sighting) -> String {
     }
 }
 
-fn ends(out: &mut String, missing: &[String], kafka: Option<&str>) {
+fn missing(out: &mut String, missing: &[String]) {
     for missing in missing {
         line(out, &format!("\nmissing: {missing}"));
-    }
-    if let Some(kafka) = kafka {
-        line(out, &format!("\nkafka: {kafka}"));
     }
 }
 

@@ -37,8 +37,9 @@ pub struct SliceDir {
     pub path: PathBuf,
     /// As the name says; `None` where it is no slice's name.
     pub first_ordinal: Option<u64>,
+    /// That it takes on the disk.
     pub bytes: u64,
-    /// When a file of it was changed last; a seal is the last that is written.
+    /// When a file of it was changed last: when it was sealed, or opened since.
     pub changed: Option<SystemTime>,
 }
 
@@ -345,13 +346,24 @@ fn size(dir: &Path) -> Size {
                 total.changed = total.changed.max(inner.changed);
             }
             Ok(metadata) => {
-                total.bytes += metadata.len();
+                total.bytes += on_disk(&metadata);
                 total.changed = total.changed.max(metadata.modified().ok());
             }
             Err(_) => {}
         }
     }
     total
+}
+
+/// What a file takes on the disk: sled makes files larger than what it has written.
+#[cfg(unix)]
+fn on_disk(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(metadata) * 512
+}
+
+#[cfg(not(unix))]
+fn on_disk(metadata: &fs::Metadata) -> u64 {
+    metadata.len()
 }
 
 fn name(path: &Path) -> String {
