@@ -4,7 +4,7 @@
 //! [`source`] (poll) → [`identify`] (id bytes → fingerprint) → [`window`] (verdict) →
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
-//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them.
+//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them, and [`mod@inspect`] looks at what they leave behind.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 

@@ -280,14 +280,14 @@ fn ids_are_found(life: &Life, service: &Instance) {
 
     let text = life.inspect(service, &["--id", "id-7"]);
     text.says(&[
-        "seen: its next record is a duplicate",
+        "seen in 1 of 2 partitions, by the journal: its next record there is a duplicate",
         "offset 37",
         "22h 59m before",
         slice,
     ]);
 
     let new = life.inspect(service, &["--id", "new-499", "--partition", "0"]);
-    new.says(&["seen: ", "offset 3529", "not sealed yet", "1 partition"]);
+    new.says(&["seen in 1 of ", "offset 3529", "not sealed yet"]);
 
     let forgotten = life.inspect(service, &["--json", "--id", "old-3"]).json();
     assert_eq!(forgotten["seen"], false);
@@ -299,13 +299,16 @@ fn ids_are_found(life: &Life, service: &Instance) {
     let until = humantime_of(life.start_ms + 24 * HOUR_MS);
     assert_eq!(sighting["remembered_until"], until.as_str());
     let text = life.inspect(service, &["--id", "old-3"]);
-    text.says(&["forgotten: its next record is let through", &until]);
+    text.says(&[
+        "forgotten in 1 of 2 partitions, by the journal: its next record is let through",
+        &until,
+    ]);
 
     let unseen = life.inspect(service, &["--json", "--id", "never"]).json();
     assert_eq!(unseen["seen"], false);
     assert_eq!(array(&unseen["sightings"]).len(), 0);
     life.inspect(service, &["--id", "never"])
-        .says(&["not seen: "]);
+        .says(&["not seen in 2 partitions"]);
 }
 
 fn humantime_of(ms: i64) -> String {
@@ -335,7 +338,7 @@ fn troubles_have_their_statuses(life: &Life, service: &Instance) {
         &[("KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")],
     );
     assert_eq!(away.status, 69, "{}", away.err);
-    away.says(&["seen: ", "offset 37", "by the store"]);
+    away.says(&["seen in 1 of ", "offset 37", "by the store"]);
     // Another group: its journal is not there, and this store is another's.
     let other = [("KAFKA_DEDUP__KAFKA__GROUP_ID", "another")];
     let other = inspect(&config, &[], &other);
@@ -361,7 +364,7 @@ fn running_service_is_left_alone(life: &Life) {
     }
     assert_eq!(number(&json["journal"][0]["held"]["ids"]), 3530);
     let text = life.inspect(&service, &["--id", "id-7"]);
-    text.says(&["seen: ", "offset 37", "in use by a running service"]);
+    text.says(&["seen in 1 of ", "offset 37", "in use by a running service"]);
     life.inspect(&service, &[])
         .says(&["in use by a running service", "not read"]);
     assert!(service.metric("kafka_dedup_store_degraded") == 0.0);
@@ -418,11 +421,64 @@ fn damage_is_told(life: &Life, service: &Instance) {
     let text = life.inspect(service, &[]);
     text.says(&["damaged", "behind a gap", "stranger-0-0123456789abcdef"]);
     let text = life.inspect(service, &["--id", "id-7"]);
-    text.says(&["seen: ", "offset 37", "a slice was not asked"]);
+    text.says(&["seen in 1 of ", "offset 37", "a slice was not asked"]);
     assert_eq!(contents(&service.store), before, "inspect changes nothing");
 
     let mut service = life.run();
     assert!(service.terminate().success());
     life.inspect(&service, &[])
         .says(&["set aside as damaged", " ago: set-aside-"]);
+}
+
+/// A transaction that is left open on the journal holds the reading up, for no longer than a
+/// transaction may last; what is read up to there is told. And records of others are counted.
+#[test]
+fn an_open_transaction_ends_the_reading_and_foreign_records_are_counted() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let mut it = Deployment::new("held", 1, EXTRA);
+    it.env = Vec::new();
+    let records: Vec<Rec> = (0..300)
+        .map(|n| Rec::with_id(format!("id-{n}"), now_ms()))
+        .collect();
+    produce(&it.input, 0, &records);
+    let mut service = it.start("one");
+    service.wait_until_ready();
+    it.wait_until_caught_up(Duration::from_secs(60));
+    assert!(service.terminate().success());
+    let config = it.dir.path().join(format!("one-{}.yaml", service.http));
+
+    let patience = Duration::from_secs(20);
+    let other: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", harness::bootstrap())
+        .set("transactional.id", harness::unique("somebody-else"))
+        .create()
+        .expect("a producer");
+    other.init_transactions(patience).expect("ours");
+    other.begin_transaction().expect("begun");
+    let journal = it.journal();
+    let stray = BaseRecord::<[u8], [u8]>::to(&journal)
+        .partition(0)
+        .payload(b"{}");
+    assert!(other.send(stray).is_ok());
+    other.flush(patience).expect("delivered");
+
+    let short = [("KAFKA_DEDUP__TRANSACTION__TIMEOUT", "1s")];
+    let open = inspect(&config, &["--json"], &short).json();
+    let partition = &open["journal"][0];
+    assert_eq!(number(&partition["held"]["ids"]), 300);
+    let note = partition["notes"][0].as_str().expect("a note");
+    assert!(
+        note.contains("an open transaction ends the reading"),
+        "{note}"
+    );
+    other.commit_transaction(patience).expect("committed");
+
+    let ended = inspect(&config, &["--json"], &[]).json();
+    let partition = &ended["journal"][0];
+    assert_eq!(number(&partition["held"]["foreign"]), 1);
+    assert_eq!(number(&partition["held"]["ids"]), 300);
+    let ends = inspect(&config, &["--json", "--no-journal-scan"], &[]).json();
+    assert_eq!(ends["journal"][0]["last_run"], partition["last_run"]);
+    inspect(&config, &[], &[]).says(&["1 foreign", "nothing but kafka-dedup should write there"]);
+    inspect(&config, &["--id", "id-299"], &[]).says(&["seen in 1 of ", "offset 299"]);
 }

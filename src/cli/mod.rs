@@ -138,6 +138,8 @@ mod tests {
             &["run"],
             &["run", "-c"],
             &["run", "-c", "f.yaml", "--offline"],
+            &["inspect", "-c", "f.yaml", "--id", "a", "--id-hex", "61"],
+            &["inspect", "-c", "f.yaml", "--partition", "-1"],
             &["walk"],
             &["--frobnicate"],
         ] {
@@ -163,9 +165,10 @@ mod tests {
         let help = parse(&["--help"]).expect_err("help").to_string();
         for words in [
             "Removes duplicate messages from Kafka topics exactly once",
-            "run    Discard duplicates until told to stop",
-            "check  Check config, brokers",
-            "demo   Show the whole thing",
+            "run      Discard duplicates until told to stop",
+            "check    Check config, brokers",
+            "inspect  Show what the store and the journal hold",
+            "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",
             "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS",
             "64 bad usage or config",

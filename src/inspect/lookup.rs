@@ -118,7 +118,7 @@ pub(super) fn answer(
     let mut answer = Answer {
         group: config.kafka.group_id.clone(),
         fingerprint: format!("{wanted:032x}"),
-        seen: false,
+        seen: None,
         by: "store",
         partitions: 0,
         sightings: Vec::new(),
@@ -152,7 +152,8 @@ pub(super) fn answer(
     answer
         .sightings
         .sort_by_key(|sighting| !sighting.remembered);
-    answer.seen = answer.sightings.iter().any(|sighting| sighting.remembered);
+    let remembering = |sighting: &Sighting| sighting.remembered;
+    answer.seen = (answer.partitions > 0).then(|| answer.sightings.iter().any(remembering));
     answer
 }
 
@@ -225,11 +226,12 @@ fn by_store(config: &Config, found: &[Found], answer: &mut Answer) {
         "the store alone was asked: what came after its newest checkpoint is not known".to_owned(),
     );
     for stored in found {
-        answer.partitions += 1;
-        let place = format!("{}-{}", stored.topic, stored.partition);
         if stored.in_use {
+            let place = format!("{}-{}", stored.topic, stored.partition);
             answer.notes.push(format!("{place}: {IN_USE}"));
+            continue;
         }
+        answer.partitions += 1;
         let (Some((entry, _)), Some(checkpoint)) = (&stored.entry, &stored.checkpoint) else {
             continue;
         };

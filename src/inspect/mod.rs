@@ -1,9 +1,9 @@
 //! `inspect`: what the store and the journal hold, and whether an id was seen. Reads, and changes
 //! nothing.
 //!
-//! In the order of the data: arguments (here) → [`cluster`] (which topics there are, whose store
-//! would be theirs) → [`stored`] (the store's directories) → [`journal`] (the runs, which are the
-//! truth) → [`lookup`] (one id in both) → [`report`] (what was found) → [`text`] (for a person).
+//! In the order of the data: arguments (here) → `cluster` (which topics there are, and whose store
+//! would be theirs) → `stored` (the store's directories) → `journal` (the runs, which are the
+//! truth) → `lookup` (one id in both) → `report` (what was found) → `text` (for a person).
 
 mod cluster;
 mod journal;
@@ -160,22 +160,25 @@ fn overview(
     trouble: &mut Option<Stop>,
 ) -> report::Overview {
     let mut store = stored::look(config, selection, cluster);
-    let mut journal = Vec::new();
-    if let Some(cluster) = cluster {
-        match journal::look(config, selection, cluster, &store, scan) {
-            Ok(partitions) => journal = partitions,
-            Err(stop) => *trouble = Some(stop),
-        }
-    }
+    let journal =
+        cluster.and_then(
+            |cluster| match journal::look(config, selection, cluster, &store, scan) {
+                Ok(partitions) => Some(partitions),
+                Err(stop) => {
+                    *trouble = Some(stop);
+                    None
+                }
+            },
+        );
     let kafka = trouble.as_ref().map(ToString::to_string);
-    store.tell_ages(&journal);
+    store.tell_ages(journal.as_deref().unwrap_or_default());
     if cluster.is_none() && trouble.is_none() {
         *trouble = store.nothing_read();
     }
     report::Overview {
         group: config.kafka.group_id.clone(),
         store,
-        journal: cluster.is_some().then_some(journal),
+        journal,
         missing: cluster
             .map(|cluster| cluster.missing.clone())
             .unwrap_or_default(),

@@ -222,11 +222,11 @@ pub(super) enum Fit {
 pub(super) struct Answer {
     pub group: String,
     pub fingerprint: String,
-    /// Whether any partition has it and remembers it.
-    pub seen: bool,
+    /// Whether any partition has it and remembers it; `None` where none could be looked into.
+    pub seen: Option<bool>,
     /// `journal`, or `store` where Kafka was not asked.
     pub by: &'static str,
-    /// Partitions that were looked into.
+    /// How many partitions were looked into.
     pub partitions: u64,
     /// Those that know it.
     pub sightings: Vec<Sighting>,

@@ -290,7 +290,7 @@ fn judge(
             (State::Unfinished, Some(why.to_owned()), None)
         }
         Looked::OtherFormat(why) => (State::Foreign, Some(why), None),
-        Looked::Damaged(why) => (State::Damaged, Some(why), None),
+        Looked::Damaged(why) => (State::Damaged, Some(plain(&why)), None),
         Looked::InUse => (State::Unread, None, None),
         Looked::Unread(why) => (State::Unread, Some(why), None),
     };
@@ -307,6 +307,12 @@ fn judge(
         },
         record,
     }
+}
+
+/// Without what sled adds for its own developers.
+fn plain(why: &str) -> String {
+    why.replace(" at file offset None", "")
+        .replace(" backtrace ()", "")
 }
 
 fn seal_of(record: &SealRecord, seal: u64) -> Seal {

@@ -14,7 +14,7 @@ pub(super) fn overview(overview: &Overview) -> String {
     let mut out = String::new();
     store(&mut out, &overview.store);
     if overview.kafka.is_some() && overview.journal.is_none() {
-        line(&mut out, "\njournal: not known, as Kafka did not answer");
+        line(&mut out, "\njournal: could not be read");
     }
     if let Some(journal) = &overview.journal {
         let mut topic = "";
@@ -85,10 +85,12 @@ fn scope(out: &mut String, scope: &Scope) {
     if scope.in_use {
         line(
             out,
-            "    in use by a running service, so only names and sizes are told; its /status page, or stopping it, says more",
+            "    in use by a running service, and not looked into: see its /status page, or stop it",
         );
     }
-    if scope.slices.is_empty() {
+    if scope.slices.is_empty() && scope.in_use {
+        line(out, "    no slices");
+    } else if scope.slices.is_empty() {
         line(
             out,
             "    no slices, as few ids are not worth a file; the next start reads the journal",
@@ -101,12 +103,11 @@ fn scope(out: &mut String, scope: &Scope) {
         line(out, &format!("    {}: {why}", slice.name));
     }
     if scope.missing_slices > 0 {
-        let missing = counted(scope.missing_slices, "older slice");
+        let text = "that the newest one names cannot be had: the next start goes on before the gap, and \
+                    reads the journal from there";
         line(
             out,
-            &format!(
-                "    {missing} that the newest one needs: not there; the next start reads the journal instead"
-            ),
+            &format!("    {} {text}", counted(scope.missing_slices, "slice")),
         );
     }
     if scope.unfinished_starts > 0 {
@@ -177,7 +178,7 @@ fn row(slice: &Slice) -> [String; 9] {
         Some(behind) => format!("{}, {}", time_in_seconds(ms), age(behind)),
         None => time_in_seconds(ms),
     };
-    let changed = slice.changed.filter(|_| seal.is_none());
+    let changed = slice.changed.filter(|_| slice.state == State::Unread);
     [
         slice.name.clone(),
         told(&|seal| HumanCount(seal.ids).to_string()),
@@ -290,19 +291,22 @@ fn run_text(run: &Run) -> String {
 pub(super) fn answer(answer: &Answer) -> String {
     let mut out = String::new();
     let partitions = counted(answer.partitions, "partition");
-    let journal = match answer.by {
-        "journal" => "journal",
-        _ => "store",
-    };
-    let verdict = match (answer.seen, answer.sightings.is_empty()) {
-        (true, _) => {
-            format!("seen: its next record is a duplicate ({partitions}, by the {journal})")
-        }
-        (false, false) => {
-            format!("forgotten: its next record is let through ({partitions}, by the {journal})")
-        }
-        (false, true) => {
-            format!("not seen: its next record is let through ({partitions}, by the {journal})")
+    let remembering = answer
+        .sightings
+        .iter()
+        .filter(|found| found.remembered)
+        .count();
+    let by = answer.by;
+    let verdict = match (remembering, answer.sightings.len()) {
+        (0, 0) if answer.partitions == 0 => "not known: nothing could be looked into".to_owned(),
+        (0, 0) => format!("not seen in {partitions}, by the {by}: its next record is let through"),
+        (0, some) => format!(
+            "forgotten in {some} of {partitions}, by the {by}: its next record is let through"
+        ),
+        (some, _) => {
+            format!(
+                "seen in {some} of {partitions}, by the {by}: its next record there is a duplicate"
+            )
         }
     };
     line(&mut out, &verdict);
@@ -397,6 +401,8 @@ fn maybe_time(ms: Option<i64>) -> String {
 
 /// The two largest units of it.
 fn age(ms: u64) -> String {
+    // A fraction of a second is of interest where there are few of them.
+    let ms = if ms < 10_000 { ms } else { ms / 1000 * 1000 };
     let whole = humantime::format_duration(Duration::from_millis(ms)).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

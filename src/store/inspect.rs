@@ -119,12 +119,12 @@ pub fn scope_dir_name(group: &str, topic: &str, partition: i32) -> String {
 
 /// Whose directory it is, as far as that can be told from its name: a scope of this group, of one of
 /// these topics or of the one that the name shows.
-pub fn scope_of<'a>(dir: &str, group: &str, topics: &'a [String]) -> Option<(String, i32)> {
+pub fn scope_of(dir: &str, group: &str, topics: &[String]) -> Option<(String, i32)> {
     let (rest, _hash) = dir.rsplit_once('-')?;
     let (readable, partition) = rest.rsplit_once('-')?;
     let partition: i32 = partition.parse().ok()?;
     std::iter::once(readable)
-        .chain(topics.iter().map(|topic: &'a String| topic.as_str()))
+        .chain(topics.iter().map(String::as_str))
         .find(|topic| scope_dir_name(group, topic, partition) == dir)
         .map(|topic| (topic.to_owned(), partition))
 }
@@ -223,36 +223,31 @@ pub fn open(scope: &Path, slice: &Path, scratch: &Scratch) -> Looked {
     }
 }
 
-fn open_copy(files: Files, bytes: u64) -> Looked {
+fn open_copy(files: Files, bytes_of_db: u64) -> Looked {
     let db = match sled_dir::open(&files.0, false) {
         Ok(db) => db,
         Err(why) => return Looked::Damaged(why),
     };
-    let record = sled_dir::seal_record(&db).map(|bytes| bytes.map(|b| SealRecord::decode(&b)));
-    match record {
-        Ok(Some(Ok((record, seal)))) => {
-            let handles = Arc::new(Handles::new(u64::MAX));
-            let dir = files.0.clone();
-            let sealed = Sealed::on_disk(record, seal, dir, Arc::clone(&handles), bytes);
-            handles.adopt(sealed.number(), db, 0);
-            return Looked::Sound(Box::new(Copied {
-                sealed,
-                _files: files,
-            }));
-        }
-        other => {
-            sled_dir::close(db);
-            match other {
-                Ok(None) => Looked::Unfinished,
-                Ok(Some(Err(error @ RecordError::Format(_)))) => {
-                    Looked::OtherFormat(error.to_string())
-                }
-                Ok(Some(Err(error))) => Looked::Damaged(error.to_string()),
-                Ok(Some(Ok(_))) => Looked::Unread("it was closed while it was read".to_owned()),
-                Err(why) => Looked::Damaged(why),
+    let unsound = match sled_dir::seal_record(&db) {
+        Ok(Some(bytes)) => match SealRecord::decode(&bytes) {
+            Ok((record, seal)) => {
+                let handles = Arc::new(Handles::new(u64::MAX));
+                let dir = files.0.clone();
+                let sealed = Sealed::on_disk(record, seal, dir, Arc::clone(&handles), bytes_of_db);
+                handles.adopt(sealed.number(), db, 0);
+                return Looked::Sound(Box::new(Copied {
+                    sealed,
+                    _files: files,
+                }));
             }
-        }
-    }
+            Err(error @ RecordError::Format(_)) => Looked::OtherFormat(error.to_string()),
+            Err(error) => Looked::Damaged(error.to_string()),
+        },
+        Ok(None) => Looked::Unfinished,
+        Err(why) => Looked::Damaged(why),
+    };
+    sled_dir::close(db);
+    unsound
 }
 
 /// What the next start makes of sound slices, as [`super::Shelf::load`] decides it.
