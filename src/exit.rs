@@ -19,6 +19,8 @@ pub enum Status {
     Restart = 75,
     /// The environment contradicts the config (partition counts, journal of another deployment).
     Contradiction = 78,
+    /// Stopped by Ctrl-C or SIGTERM before a command had its answer.
+    Interrupted = 130,
 }
 
 /// Why the process, or one of its workers, must end: a status and one sentence for a person that
@@ -60,6 +62,14 @@ impl Stop {
     pub fn usage(sentence: impl Into<String>) -> Self {
         Self {
             status: Status::Usage,
+            sentence: sentence.into(),
+        }
+    }
+
+    /// Asked to end before the answer was there: status 130.
+    pub fn interrupted(sentence: impl Into<String>) -> Self {
+        Self {
+            status: Status::Interrupted,
             sentence: sentence.into(),
         }
     }

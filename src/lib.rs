@@ -4,7 +4,9 @@
 //! [`source`] (poll) → [`identify`] (id bytes → fingerprint) → [`window`] (verdict) →
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
-//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and [`cli`] surround them, and [`mod@inspect`] looks at what they leave behind.
+//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and
+//! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, and
+//! [`mod@inspect`] says what a deployment remembers.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -21,6 +23,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod partitioner;
 pub mod recovery;
+pub mod scan;
 pub mod sink;
 pub mod source;
 pub mod store;

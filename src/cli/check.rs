@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::config::{self, Config, TopicPattern};
 use crate::exit::Stop;
+use crate::store::Store;
 use crate::topics::survey::{Survey, survey};
 use crate::topics::{self, Admin, OwnTopics, PrepareError};
 use report::{Report, count};
@@ -25,8 +26,17 @@ pub fn run(config_path: &Path, offline: bool) -> Result<(), Stop> {
     out.heading(&format!("config {}", config_path.display()));
     out.ok("every value is understood; in effect:");
     out.text(&config.to_yaml_redacted());
+    out.heading("store");
+    let path = config.store.path.display();
+    match Store::probe(&config.store.path) {
+        Ok(()) => out.ok(&format!("{path}: nothing is known to stand in the way")),
+        Err(why) => out.warn(&format!(
+            "{path} cannot be used ({why}): run would hold seen ids in memory, and read the whole \
+             journal at each start"
+        )),
+    }
     if offline {
-        out.end("The file is good; nothing else was checked (--offline).");
+        out.end("The file is good; Kafka was not asked (--offline).");
         return Ok(());
     }
     let admin = Admin::new(&config)?;

@@ -19,10 +19,13 @@ use clap::{Parser, Subcommand};
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
 use crate::inspect::{self, InspectArgs};
+use crate::scan::{self, ScanArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   kafka-dedup demo                      see it work on this machine
+  kafka-dedup scan orders -b broker:9092 --id header:message-id
+                                        how many duplicates are there, and how old?
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
   kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
@@ -31,7 +34,7 @@ Every key of the file can also be set in the environment:
   KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS=broker-1:9092 kafka-dedup run -c dedup.yaml
 
 Exit status: 0 done, 64 bad usage or config, 69 Kafka unreachable at start, 70 defect,
-75 a restart helps, 78 the environment contradicts the config.";
+75 a restart helps, 78 the environment contradicts the config, 130 ended before an answer.";
 
 /// Removes duplicate messages from Kafka topics exactly once.
 #[derive(Debug, Parser)]
@@ -58,6 +61,8 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Say how many duplicates a topic holds, and of what age, before anything is deployed
+    Scan(Box<ScanArgs>),
     /// Show what the store and the journal hold, and whether an id was seen
     Inspect(InspectArgs),
     /// Show the whole thing on a real broker on this machine
@@ -94,6 +99,7 @@ impl Command {
         match self {
             Self::Run { config } => run::run(&config),
             Self::Check { config, offline } => check::run(&config, offline),
+            Self::Scan(arguments) => scan::run(*arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
@@ -167,6 +173,7 @@ mod tests {
             "Removes duplicate messages from Kafka topics exactly once",
             "run      Discard duplicates until told to stop",
             "check    Check config, brokers",
+            "scan     Say how many duplicates",
             "inspect  Show what the store and the journal hold",
             "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",

@@ -46,6 +46,15 @@ impl Faults {
         }
     }
 
+    /// The same faults, found elsewhere.
+    pub(super) fn placed(self, elsewhere: impl Fn(Place) -> Place) -> Self {
+        let faults = self.faults.into_iter().map(|fault| Fault {
+            place: elsewhere(fault.place),
+            ..fault
+        });
+        Self::new(&self.file, faults.collect())
+    }
+
     /// One sentence a fault, each with its place, in the order of the file.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.faults.iter().map(|fault| {

@@ -3,6 +3,7 @@
 //! A file and the environment become a [`Config`] in [`load()`]; nothing here touches Kafka.
 
 mod fault;
+mod flags;
 mod id_source;
 mod interpolate;
 mod keys;
@@ -18,7 +19,9 @@ mod value;
 mod yaml;
 
 pub use fault::Faults;
+pub use flags::{Flags, from_flags};
 pub use load::{environment, from_str, load};
+pub use value::render_duration;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

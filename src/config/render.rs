@@ -94,6 +94,9 @@ impl Config {
             "store:\n  path: {}",
             text(&self.store.path.to_string_lossy())
         )?;
+        writeln!(f, "  active_ids: {}", self.store.active_ids)?;
+        let rate = self.store.false_positive_rate;
+        writeln!(f, "  false_positive_rate: {rate}")?;
         writeln!(f, "transaction:")?;
         writeln!(
             f,

@@ -64,7 +64,7 @@ pub(super) fn duration_within(
 }
 
 /// The shortest exact spelling with one unit: `100ms`, `90m`, `24h`, `7d`.
-pub(super) fn render_duration(value: Duration) -> String {
+pub fn render_duration(value: Duration) -> String {
     let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
     // A day is easily read as 24h, and that is how windows are written.
     let fits =

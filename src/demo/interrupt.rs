@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag that the demo's steps look at.
+//! Ctrl-C and SIGTERM as a flag that the steps of a command look at.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Status, Stop};
 
-/// Whether somebody asked the demo to end.
+/// Whether somebody asked the command to end.
 #[derive(Debug, Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 

@@ -7,7 +7,7 @@
 mod audit;
 pub mod broker;
 mod fleet;
-mod interrupt;
+pub(crate) mod interrupt;
 mod jars;
 mod judgement;
 pub mod ports;

@@ -78,7 +78,9 @@ impl Health {
             components.insert(component.to_owned(), Held { condition, since });
         }
         // Outside the lock: a log that blocks must not hold up the probes.
-        if changed {
+        if changed && word == "degraded" {
+            tracing::warn!(component, "{component} is {word}: {text}");
+        } else if changed {
             tracing::info!(component, "{component} is {word}: {text}");
         }
     }

@@ -4,11 +4,10 @@
 mod reader;
 mod scan;
 
-use super::Selection;
+use super::Asked;
 use super::cluster::{Cluster, Input};
 use super::progress::Progress;
 use super::report::{Fit, JournalPartition, Store};
-use crate::config::Config;
 use crate::exit::Stop;
 use crate::store::Anchor;
 use crate::topics::PrepareError;
@@ -21,21 +20,20 @@ const ATTEMPTS: u32 = 5;
 /// All selected journal partitions; whole, or with `scan` off only their ends.
 ///
 /// # Errors
-/// 69 where Kafka stops answering.
+/// 69 where Kafka stops answering, 130 where it was stopped.
 pub(super) fn look(
-    config: &Config,
-    selection: &Selection,
+    asked: &Asked,
     cluster: &Cluster,
     store: &Store,
     scan: bool,
 ) -> Result<Vec<JournalPartition>, Stop> {
     let mut wanted = Vec::new();
-    for (input, partition) in cluster.partitions(selection) {
+    for (input, partition) in cluster.partitions(&asked.selection) {
         wanted.push((input, partition, watermarks(cluster, input, partition)?));
     }
     let offsets: i64 = wanted.iter().map(|(_, _, (low, high))| high - low).sum();
     let progress = Progress::new(offsets.unsigned_abs(), "journal offsets");
-    let mut reader = Reader::new(config)?;
+    let mut reader = Reader::new(asked)?;
     let mut partitions = Vec::with_capacity(wanted.len());
     for (input, partition, (low, high)) in wanted {
         progress.at(&format!("{}-{partition}", input.journal));

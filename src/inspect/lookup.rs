@@ -8,7 +8,7 @@ use super::journal::{Place, Read, Reader, Scan};
 use super::progress::Progress;
 use super::report::{Answer, Sighting};
 use super::stored::{self, Found};
-use super::{InspectArgs, Selection};
+use super::{Asked, InspectArgs};
 use crate::config::{self, Config, IdSource};
 use crate::exit::Stop;
 use crate::identify::{Fields, Identifier, Identity, deployment_seed};
@@ -109,12 +109,12 @@ fn from_hex(hex: &str) -> Result<Vec<u8>, Stop> {
 
 /// Looks it up in every selected partition.
 pub(super) fn answer(
-    config: &Config,
-    selection: &Selection,
+    asked: &Asked,
     cluster: Option<&Cluster>,
     wanted: &Fingerprint,
     trouble: &mut Option<Stop>,
 ) -> Answer {
+    let config = &asked.config;
     let mut answer = Answer {
         group: config.kafka.group_id.clone(),
         fingerprint: format!("{wanted:032x}"),
@@ -126,7 +126,7 @@ pub(super) fn answer(
         missing: cluster.map(|c| c.missing.clone()).unwrap_or_default(),
         kafka: trouble.as_ref().map(ToString::to_string),
     };
-    let found = stored::find(config, selection, cluster, *wanted);
+    let found = stored::find(asked, cluster, *wanted);
     let found = found.unwrap_or_else(|why| {
         if cluster.is_none() && trouble.is_none() {
             *trouble = Some(Stop::contradiction(why.clone()));
@@ -141,7 +141,7 @@ pub(super) fn answer(
     match cluster {
         Some(cluster) => {
             answer.by = "journal";
-            let read = by_journal(config, selection, cluster, *wanted, &found, &mut answer);
+            let read = by_journal(asked, cluster, *wanted, &found, &mut answer);
             if let Err(stop) = read {
                 answer.kafka = Some(stop.to_string());
                 *trouble = Some(stop);
@@ -158,15 +158,14 @@ pub(super) fn answer(
 }
 
 fn by_journal(
-    config: &Config,
-    selection: &Selection,
+    asked: &Asked,
     cluster: &Cluster,
     wanted: Fingerprint,
     found: &[Found],
     answer: &mut Answer,
 ) -> Result<(), Stop> {
-    let partitions = cluster.partitions(selection);
-    let mut reader = Reader::new(config)?;
+    let partitions = cluster.partitions(&asked.selection);
+    let mut reader = Reader::new(asked)?;
     let progress = Progress::new(partitions.len() as u64, "journal partitions");
     let silent = Progress::none();
     for (input, partition) in partitions {
@@ -189,7 +188,7 @@ fn by_journal(
             .iter()
             .find(|found| found.topic == input.topic && found.partition == partition);
         answer.sightings.extend(sighting(
-            config.window,
+            asked.config.window,
             (&input.topic, partition),
             &read,
             stored,

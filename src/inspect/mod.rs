@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::{self, Config};
-use crate::exit::Stop;
+use crate::demo::interrupt::Interrupt;
+use crate::exit::{Status, Stop};
 use crate::topics::OwnTopics;
 use cluster::Cluster;
 
@@ -39,7 +40,7 @@ Examples:
   kafka-dedup inspect -c dedup.yaml --json | jq '.store.scopes[] | {topic, partition, ids}'
 
 Exit status: 0 done (seen or not), 64 bad usage or config, 69 Kafka unreachable,
-78 a topic or journal is missing, or nothing could be read.";
+78 a topic or journal is missing, or nothing could be read, 130 stopped before the answer.";
 
 /// `kafka-dedup inspect`
 #[derive(Debug, Clone, clap::Args)]
@@ -94,37 +95,60 @@ impl Selection {
     }
 }
 
+/// What is asked, of which deployment, and whether the answer is still awaited.
+struct Asked {
+    config: Config,
+    selection: Selection,
+    interrupt: Interrupt,
+}
+
+impl Asked {
+    /// # Errors
+    /// Somebody has asked the command to end (130).
+    fn go_on(&self) -> Result<(), Stop> {
+        match self.interrupt.is_asked() {
+            true => Err(Stop::interrupted("stopped before the answer was there")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Says what there is; the answer goes to standard output, also where it is not whole.
 ///
 /// # Errors
 /// 64 where usage or config is bad, 69 where Kafka does not answer, 78 where a topic or a journal is
-/// missing or nothing could be read.
+/// missing or nothing could be read, 130 where it was stopped.
 pub fn run(arguments: &InspectArgs) -> Result<(), Stop> {
     let config = config::load(&arguments.config, config::environment())?;
     let selection = selection(arguments, &config)?;
     let wanted = lookup::wanted(arguments, &config)?;
+    let asked = Asked {
+        config,
+        selection,
+        interrupt: Interrupt::listen()?,
+    };
     let cluster = match arguments.offline {
         true => Ok(None),
-        false => Cluster::look(&config, &selection).map(Some),
+        false => Cluster::look(&asked.config, &asked.selection).map(Some),
     };
     // A cluster that does not answer is no reason to keep quiet about the store.
     let (cluster, mut trouble) = match cluster {
         Ok(cluster) => (cluster, None),
-        Err(stop) if stop.status == crate::exit::Status::Usage => return Err(stop),
+        Err(stop) if stop.status == Status::Usage => return Err(stop),
         Err(stop) => (None, Some(stop)),
     };
     let (json, text) = match wanted {
         None => {
             let scan = !arguments.no_journal_scan;
-            let overview = overview(&config, &selection, cluster.as_ref(), scan, &mut trouble);
+            let overview = overview(&asked, cluster.as_ref(), scan, &mut trouble);
             (json(&overview), text::overview(&overview))
         }
         Some(wanted) => {
-            let answer =
-                lookup::answer(&config, &selection, cluster.as_ref(), &wanted, &mut trouble);
+            let answer = lookup::answer(&asked, cluster.as_ref(), &wanted, &mut trouble);
             (json(&answer), text::answer(&answer))
         }
     };
+    asked.go_on()?;
     let out = if arguments.json { json? } else { text };
     // A reader that went away (`inspect | head`) is no fault.
     let _ = io::stdout().write_all(out.as_bytes());
@@ -153,30 +177,28 @@ fn selection(arguments: &InspectArgs, config: &Config) -> Result<Selection, Stop
 
 /// All but the first trouble is in the report.
 fn overview(
-    config: &Config,
-    selection: &Selection,
+    asked: &Asked,
     cluster: Option<&Cluster>,
     scan: bool,
     trouble: &mut Option<Stop>,
 ) -> report::Overview {
-    let mut store = stored::look(config, selection, cluster);
-    let journal =
-        cluster.and_then(
-            |cluster| match journal::look(config, selection, cluster, &store, scan) {
-                Ok(partitions) => Some(partitions),
-                Err(stop) => {
-                    *trouble = Some(stop);
-                    None
-                }
-            },
-        );
+    let mut store = stored::look(asked, cluster);
+    let journal = cluster.and_then(
+        |cluster| match journal::look(asked, cluster, &store, scan) {
+            Ok(partitions) => Some(partitions),
+            Err(stop) => {
+                *trouble = Some(stop);
+                None
+            }
+        },
+    );
     let kafka = trouble.as_ref().map(ToString::to_string);
     store.tell_ages(journal.as_deref().unwrap_or_default());
     if cluster.is_none() && trouble.is_none() {
         *trouble = store.nothing_read();
     }
     report::Overview {
-        group: config.kafka.group_id.clone(),
+        group: asked.config.kafka.group_id.clone(),
         store,
         journal,
         missing: cluster

@@ -10,8 +10,8 @@ use super::progress::Progress;
 use super::report::{
     Aside, Checkpoint, Foreign, JournalPartition, Scope, Seal, Slice, State, Store, hex,
 };
-use super::{Selection, report};
-use crate::config::{Config, TopicPattern};
+use super::{Asked, report};
+use crate::config::TopicPattern;
 use crate::exit::Stop;
 use crate::identify::deployment_seed;
 use crate::store::inspect::{self, Copied, Looked, ScopeDir, Scratch, SetAside, SliceDir};
@@ -20,7 +20,8 @@ use crate::store::{self, Damage, Entry, Fingerprint, Lineage};
 use crate::topics::OwnTopics;
 
 /// Reads every id of every sound slice of the selected scopes, to see that it can be read.
-pub(super) fn look(config: &Config, selection: &Selection, cluster: Option<&Cluster>) -> Store {
+pub(super) fn look(asked: &Asked, cluster: Option<&Cluster>) -> Store {
+    let (config, selection) = (&asked.config, &asked.selection);
     let mut store = Store {
         path: config.store.path.display().to_string(),
         ..Store::default()
@@ -35,7 +36,7 @@ pub(super) fn look(config: &Config, selection: &Selection, cluster: Option<&Clus
             return store;
         }
     };
-    let room = Room::new(config, cluster, &dirs);
+    let room = Room::new(asked, cluster, &dirs);
     for dir in &dirs {
         match room.owner(dir) {
             Owner::Ours { topic, partition } => {
@@ -70,15 +71,15 @@ pub(super) struct Found {
 /// # Errors
 /// The store's directory is there and cannot be read: the sentence says why.
 pub(super) fn find(
-    config: &Config,
-    selection: &Selection,
+    asked: &Asked,
     cluster: Option<&Cluster>,
     fingerprint: Fingerprint,
 ) -> Result<Vec<Found>, String> {
+    let (config, selection) = (&asked.config, &asked.selection);
     let path = &config.store.path;
     let dirs = inspect::scope_dirs(path)
         .map_err(|error| format!("the store {} cannot be read: {error}", path.display()))?;
-    let room = Room::new(config, cluster, &dirs);
+    let room = Room::new(asked, cluster, &dirs);
     let mut all = Vec::new();
     for dir in &dirs {
         let Owner::Ours { topic, partition } = room.owner(dir) else {
@@ -121,7 +122,7 @@ enum Owner {
 }
 
 struct Room<'a> {
-    config: &'a Config,
+    asked: &'a Asked,
     cluster: Option<&'a Cluster>,
     own: OwnTopics,
     /// Topics whose directory need not show their whole name.
@@ -131,7 +132,8 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    fn new(config: &'a Config, cluster: Option<&'a Cluster>, dirs: &[ScopeDir]) -> Self {
+    fn new(asked: &'a Asked, cluster: Option<&'a Cluster>, dirs: &[ScopeDir]) -> Self {
+        let config = &asked.config;
         let named = config
             .input
             .topics
@@ -143,7 +145,7 @@ impl<'a> Room<'a> {
         let found = cluster.iter().flat_map(|cluster| &cluster.inputs);
         let slices: usize = dirs.iter().map(|dir| dir.slices.len()).sum();
         Self {
-            config,
+            asked,
             cluster,
             own: OwnTopics::new(config),
             topics: named
@@ -155,7 +157,7 @@ impl<'a> Room<'a> {
     }
 
     fn owner(&self, dir: &ScopeDir) -> Owner {
-        let group = &self.config.kafka.group_id;
+        let group = &self.asked.config.kafka.group_id;
         match inspect::scope_of(&dir_name(dir), group, &self.topics) {
             Some((topic, partition)) if !self.own.resolve(&[&topic]).is_empty() => {
                 Owner::Ours { topic, partition }
@@ -177,11 +179,11 @@ impl<'a> Room<'a> {
             },
             None => Expected {
                 lineage: Lineage {
-                    group: self.config.kafka.group_id.clone(),
+                    group: self.asked.config.kafka.group_id.clone(),
                     topic: topic.to_owned(),
                     partition,
                     journal: self.own.for_input(topic).journal,
-                    seed: deployment_seed(&self.config.kafka.group_id),
+                    seed: deployment_seed(&self.asked.config.kafka.group_id),
                     ..Lineage::default()
                 },
                 whole: false,
@@ -201,6 +203,7 @@ impl<'a> Room<'a> {
         for slice in &dir.slices {
             let looked = match (&self.scratch, examined.in_use) {
                 (_, true) => Looked::InUse,
+                _ if self.asked.go_on().is_err() => Looked::Unread("stopped".to_owned()),
                 (Ok(scratch), _) => inspect::open(&dir.path, &slice.path, scratch),
                 (Err(why), _) => Looked::Unread(why.clone()),
             };

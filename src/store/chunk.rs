@@ -1,4 +1,4 @@
-//! The chunk: how a sealed slice of the seen window lies in the database, about 128 entries to a
+//! The chunk: how a sealed slice of the seen window lies in the database, about 256 entries to a
 //! value. Entries are sorted by fingerprint and kept in packed columns, so that one is found by
 //! binary search in the bytes as they were read. Bytes in, bytes out: this module touches no file,
 //! no clock and no other state.
@@ -44,7 +44,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How many entries a chunk has on average.
-pub const ENTRIES_PER_CHUNK: usize = 128;
+pub const ENTRIES_PER_CHUNK: usize = 256;
 
 /// How many entries a chunk may have at most. Fingerprints are not evenly spread when ids were
 /// chosen to collide, so this is far above the average.
@@ -796,11 +796,11 @@ mod tests {
     #[test]
     fn chunks_are_as_many_as_the_entries_fill() {
         assert_eq!(chunks_for(0), 1);
-        assert_eq!(chunks_for(128), 1);
-        assert_eq!(chunks_for(129), 2);
-        assert_eq!(chunks_for(230_000), 1797);
-        assert_eq!(chunks_for(128 * u64::from(u32::MAX)), u32::MAX);
-        assert_eq!(chunks_for(128 * u64::from(u32::MAX) + 1), u32::MAX);
+        assert_eq!(chunks_for(256), 1);
+        assert_eq!(chunks_for(257), 2);
+        assert_eq!(chunks_for(230_000), 899);
+        assert_eq!(chunks_for(256 * u64::from(u32::MAX)), u32::MAX);
+        assert_eq!(chunks_for(256 * u64::from(u32::MAX) + 1), u32::MAX);
         assert_eq!(chunks_for(u64::MAX), u32::MAX);
     }
 

@@ -12,12 +12,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sled::IVec;
 
-use super::sled_dir;
+use super::sled_dir::{self, CHUNKS_PER_TREE};
 
 /// What an open database takes before anything is read, in bytes (measured: 0.9 MB).
 const OPEN_BYTES: u64 = 1024 * 1024;
-/// sled reads a leaf whole; a leaf has 8 to 16 chunks.
-const CHUNKS_PER_LEAF: u32 = 8;
 
 pub(super) struct Handles {
     budget_bytes: u64,
@@ -70,8 +68,8 @@ impl Handles {
             let open = state.open.get_mut(&slice)?;
             open.used = clock;
             let mut grown = 0;
-            if open.leaves.insert(index / CHUNKS_PER_LEAF) {
-                grown = chunk_bytes * u64::from(CHUNKS_PER_LEAF);
+            if open.leaves.insert(index / CHUNKS_PER_TREE) {
+                grown = chunk_bytes * u64::from(CHUNKS_PER_TREE);
                 open.bytes += grown;
             }
             let db = open.db.clone();

@@ -3,8 +3,8 @@
 //!
 //! It touches its own directory and nothing else. A scope's part of it is a [`Shelf`]; a shelf holds
 //! [`Sealed`] slices, each a sled database of packed [`chunk`]s and a seal [`record`] with the
-//! checkpoint, written in one batch with the last chunks (I4). Slices are sealed on a thread of the
-//! store's own ([`sealer`]), and the memory of open databases is bounded ([`handles`]).
+//! checkpoint, whose one write makes the slice count (I4). Slices are sealed on a thread of the
+//! store's own (`sealer`), and the memory of open databases is bounded (`handles`).
 //!
 //! Why one database a slice: sled reclaims disk space badly, and a whole directory is always
 //! reclaimed; damage is kept to one slice; and a slice that is over goes without a single delete.
@@ -19,7 +19,10 @@ mod sealed;
 mod sealer;
 mod shelf;
 mod sled_dir;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +44,13 @@ use sealer::Job;
 const HANDLES_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 /// After a write that failed, the next is tried this much later.
 const WRITE_PAUSE: Duration = Duration::from_secs(10);
+/// Slices that turn out to be damaged so often within [`DAMAGE_PAUSE`] speak of a disk that cannot be
+/// trusted: it is left alone for that long, as rebuilding again and again would be all that is done.
+const DAMAGES: usize = 16;
+const DAMAGE_PAUSE: Duration = Duration::from_secs(600);
+/// An earlier owner that lets go needs some milliseconds, or what the sealer still does for it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_MEMORY: Duration = Duration::from_secs(10);
 const COMPONENT: &str = "store";
 
 /// The store of the process. Lives as long as a shelf of it does.
@@ -48,8 +58,11 @@ pub struct Store {
     path: Option<PathBuf>,
     handles: Arc<Handles>,
     jobs: Mutex<Option<Sender<Job>>>,
-    /// When the last write failed; `None` since the last one that did not.
-    failed: Mutex<Option<Instant>>,
+    /// Nothing is written before this time; `None` while writing goes well.
+    paused_until: Mutex<Option<Instant>>,
+    damaged_at: Mutex<VecDeque<Instant>>,
+    /// When a directory was found to be in use by another process.
+    busy_at: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
     health: Health,
 }
@@ -91,7 +104,9 @@ impl Store {
             path: Some(path.to_owned()),
             handles: Arc::new(Handles::new(HANDLES_BUDGET_BYTES)),
             jobs: Mutex::new(Some(jobs)),
-            failed: Mutex::default(),
+            paused_until: Mutex::default(),
+            damaged_at: Mutex::default(),
+            busy_at: Mutex::default(),
             metrics,
             health,
         };
@@ -109,10 +124,33 @@ impl Store {
             path: None,
             handles: Arc::new(Handles::new(0)),
             jobs: Mutex::default(),
-            failed: Mutex::default(),
+            paused_until: Mutex::default(),
+            damaged_at: Mutex::default(),
+            busy_at: Mutex::default(),
             metrics: Metrics::new(),
             health: Health::new(),
         })
+    }
+
+    /// Whether a directory could be made here, and written to, by this user; why not otherwise. Makes
+    /// nothing.
+    ///
+    /// # Errors
+    /// What is in the way, as a sentence.
+    pub fn probe(path: &Path) -> Result<(), String> {
+        let there = path
+            .ancestors()
+            .find(|path| path.as_os_str().is_empty() || path.exists())
+            .unwrap_or(path);
+        let there = if there.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            there
+        };
+        if !there.is_dir() {
+            return Err(format!("{} is not a directory", there.display()));
+        }
+        tempfile_in(there).map_err(|error| format!("{}: {error}", there.display()))
     }
 
     /// The part of one scope. Waits up to a second for an earlier owner to let go.
@@ -141,11 +179,11 @@ impl Store {
     }
 
     fn may_write(&self) -> bool {
-        lock(&self.failed).is_none_or(|at| at.elapsed() >= WRITE_PAUSE)
+        lock(&self.paused_until).is_none_or(|until| Instant::now() >= until)
     }
 
     fn written(&self) {
-        if lock(&self.failed).take().is_some() {
+        if lock(&self.paused_until).take().is_some() {
             tracing::info!("the store can be written again");
         }
         self.tell_ready();
@@ -160,7 +198,7 @@ impl Store {
 
     fn not_written(&self, why: &str) {
         self.count_error("write");
-        *lock(&self.failed) = Some(Instant::now());
+        *lock(&self.paused_until) = Some(Instant::now() + WRITE_PAUSE);
         self.unusable(COMPONENT, why);
     }
 
@@ -191,6 +229,52 @@ impl Store {
             .store_set_aside
             .with_label_values(&[aside.word()])
             .inc();
+        if aside != Aside::Damaged {
+            return;
+        }
+        let now = Instant::now();
+        let mut damaged_at = lock(&self.damaged_at);
+        damaged_at.retain(|at| now.duration_since(*at) < DAMAGE_PAUSE);
+        damaged_at.push_back(now);
+        if damaged_at.len() >= DAMAGES {
+            damaged_at.clear();
+            *lock(&self.paused_until) = Some(now + DAMAGE_PAUSE);
+            self.unusable(
+                COMPONENT,
+                &format!(
+                    "{DAMAGES} stored slices were damaged within {} s; the disk is left alone for as long",
+                    DAMAGE_PAUSE.as_secs()
+                ),
+            );
+        }
+    }
+
+    /// How long a directory that another owner lets go of is waited for. Not again and again: where
+    /// one is another process's, so are the others.
+    fn lock_patience(&self) -> Duration {
+        let busy = lock(&self.busy_at).is_some_and(|at| at.elapsed() < BUSY_MEMORY);
+        if busy { Duration::ZERO } else { LOCK_PATIENCE }
+    }
+
+    fn note_busy(&self) {
+        *lock(&self.busy_at) = Some(Instant::now());
+    }
+}
+
+/// Makes a file that has no name, which is gone when this returns.
+fn tempfile_in(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let unnamed = std::fs::File::options()
+        .write(true)
+        .custom_flags(libc::O_TMPFILE)
+        .open(dir);
+    match unnamed {
+        Ok(_) => Ok(()),
+        // Not every file system has such files; then only an attempt would tell.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 

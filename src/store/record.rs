@@ -1,5 +1,6 @@
-//! The seal record: what makes a directory of chunks a slice. It is written last, in the same batch
-//! as the last chunks, so a directory without one is a slice that was never finished.
+//! The seal record: what makes a directory of chunks a slice. It is written once all chunks are on
+//! the disk, in one atomic write that brings the ids of the slice and the checkpoint into the store
+//! together (I4); a directory without one is a slice that was never finished.
 //!
 //! JSON, so that a person can read it, preceded by its xxh3_64 (8 bytes, little-endian). Bytes in,
 //! bytes out; nothing here touches a file.

@@ -142,7 +142,7 @@ impl Sealed {
     /// Hands over all entries in the order of their fingerprints.
     ///
     /// # Errors
-    /// As [`Self::fingerprints`]; and where the count is not what the seal record says.
+    /// As [`Self::chunks`]; and where the count is not what the seal record says.
     pub fn entries(&self, mut each: impl FnMut(Fingerprint, Entry)) -> Result<(), Damage> {
         let mut count = 0;
         for index in 0..self.record.chunks {

@@ -34,9 +34,7 @@ const SET_ASIDE_MAX: usize = 4;
 /// A start that ends while the slices are opened may have been killed by chance; this many in a row
 /// were not.
 const OPENING_MAX: u32 = 3;
-/// How long a directory that another owner lets go of is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-/// How long until it is tried again.
+/// How long until a directory that is another's is tried again.
 const LOCK_PAUSE: Duration = Duration::from_secs(10);
 
 /// The directory of one scope, for as long as the scope is ours.
@@ -82,7 +80,7 @@ impl Shelf {
                 try_at: Instant::now(),
             }),
         };
-        shelf.take_lock(Instant::now() + LOCK_PATIENCE);
+        shelf.take_lock(Instant::now() + shelf.store.lock_patience());
         Arc::new(shelf)
     }
 
@@ -246,19 +244,25 @@ impl Shelf {
     /// Tries until the deadline; says in the health where it does not succeed.
     fn take_lock(&self, deadline: Instant) {
         let Some(dir) = &self.dir else { return };
-        let component = format!("store/{}-{}", self.lineage.topic, self.lineage.partition);
+        let component = self.component();
         match lock_file(dir, deadline) {
             Ok(file) => {
                 *self.lock() = Lock::Ours { _file: file };
                 self.store.usable(&component);
             }
             Err(why) => {
+                self.store.note_busy();
                 *self.lock() = Lock::NotOurs {
                     try_at: Instant::now() + LOCK_PAUSE,
                 };
                 self.store.unusable(&component, &why);
             }
         }
+    }
+
+    /// The name under which the health speaks of it.
+    fn component(&self) -> String {
+        format!("store/{}-{}", self.lineage.topic, self.lineage.partition)
     }
 
     fn is_ours(&self) -> bool {
@@ -381,6 +385,15 @@ impl Shelf {
 
     fn lock(&self) -> MutexGuard<'_, Lock> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shelf {
+    /// A shelf that is no more is not asked for any more.
+    fn drop(&mut self) {
+        if !self.is_ours() {
+            self.store.usable(&self.component());
+        }
     }
 }
 

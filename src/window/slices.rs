@@ -115,13 +115,16 @@ impl Slices {
         before: Option<Checkpoint>,
         clock: &Clock,
     ) {
-        let next = || Slice::new(first_ordinal, journal_offset);
         if self.active.is_empty() {
-            self.active = next();
+            // What came since the slice before it was over at once; the chain has no gap all the same.
+            let last = self.kept.back();
+            let begin = last.map_or(first_ordinal, |last| last.span.end_ordinal);
+            self.active = Slice::new(begin, journal_offset);
         } else if let Some(checkpoint) = before
             && self.active_is_full(clock)
         {
-            let closed = std::mem::replace(&mut self.active, next());
+            let next = Slice::new(first_ordinal, journal_offset);
+            let closed = std::mem::replace(&mut self.active, next);
             self.kept.push_back(Kept {
                 span: closed.span(first_ordinal),
                 checkpoint,
@@ -267,6 +270,11 @@ impl Slices {
                 .map_or(0, |sealed| sealed.memory_bytes())
         });
         kept.sum::<u64>() + self.active.memory_bytes() as u64 + self.filter.memory_bytes()
+    }
+
+    #[cfg(test)]
+    pub fn filter_memory_bytes(&self) -> u64 {
+        self.filter.memory_bytes()
     }
 
     pub fn take_filter_counts(&mut self) -> Counts {

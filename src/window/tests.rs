@@ -188,3 +188,81 @@ fn a_moved_stream_time_alone_makes_a_run() {
     window.discard();
     assert_eq!((window.is_dirty(), window.stream_time_ms()), (false, None));
 }
+
+/// Lets `ids` new ids through at one a millisecond from `begin` on, in transactions of a hundred.
+fn let_through(window: &mut SeenWindow, begin: u64, ids: u64) {
+    for id in begin..begin + ids {
+        let at = i64::try_from(id).unwrap();
+        window.observe(Some(at), i64::MAX);
+        assert_eq!(judge(window, u128::from(id), at), Verdict::Forward);
+        if id % 100 == 99 {
+            merge(window, at / 100);
+        }
+    }
+}
+
+#[test]
+fn the_filter_is_as_good_as_expected_while_slices_come_and_go() {
+    let time_ms = Some(20_000);
+    let mut window = new_window(Window { time_ms, ..HOUR });
+    let mut memory = 0;
+    for round in 0..10 {
+        window.take_filter_counts();
+        let_through(&mut window, round * 20_000, 20_000);
+        let counts = window.take_filter_counts();
+        let (measured, expected) = (
+            counts.false_positive_rate(),
+            window.expected_false_positive_rate(),
+        );
+        if round < 2 {
+            continue;
+        }
+        assert!(expected > 0.0 && expected <= 0.001, "{expected}");
+        assert!(counts.checks > 19_000, "{counts:?}");
+        // 20,000 look-ups have 20 false positives at most on average; 50 would be no accident.
+        assert!(measured < expected + 0.0015, "{measured} {expected}");
+        memory = if round == 2 {
+            window.memory_bytes()
+        } else {
+            memory
+        };
+        assert!(
+            window.memory_bytes() < memory * 3 / 2,
+            "{}",
+            window.memory_bytes()
+        );
+    }
+}
+
+#[test]
+fn the_filter_grows_with_the_rate_and_shrinks_with_it() {
+    let time_ms = Some(20_000);
+    let limits = Window { time_ms, ..HOUR };
+    let sizing = Sizing {
+        active_ids: 100_000,
+        ..Sizing::default()
+    };
+    let shelf = Store::in_memory().shelf(Lineage::default());
+    let mut window = SeenWindow::new(limits, sizing, shelf);
+    let mut next = 0_u64;
+    let mut at_rate = |window: &mut SeenWindow, ids_a_ms: u64| {
+        let begin = window.stream_time_ms().unwrap_or(0);
+        for ms in 1..=40_000 {
+            window.observe(Some(begin + ms), i64::MAX);
+            for _ in 0..ids_a_ms {
+                judge(window, u128::from(next), 0);
+                next += 1;
+            }
+            if ms % 500 == 0 {
+                merge(window, i64::try_from(next).unwrap());
+            }
+        }
+        assert!(window.expected_false_positive_rate() <= 0.001);
+        window.slices.filter_memory_bytes()
+    };
+    let slow = at_rate(&mut window, 2);
+    let fast = at_rate(&mut window, 10);
+    let slow_again = at_rate(&mut window, 2);
+    assert!(fast > 3 * slow, "{slow} {fast}");
+    assert!(slow_again < 2 * slow, "{slow} {slow_again}");
+}

@@ -1,7 +1,6 @@
 //! What becomes of one record: identify → window → sink. It touches the record's scope and the
 //! producer, nothing else; whether the transaction is committed is decided elsewhere.
 
-use std::ffi::CStr;
 use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
@@ -9,30 +8,12 @@ use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use crate::commit::{Open, Trouble, drain, not_taken};
 use crate::config::{Config, Missing, PartitionBy};
 use crate::exit::Stop;
-use crate::identify::{Fields, Identifier, Identity, MissingReason};
-use crate::kafka::describe;
+use crate::identify::{Identifier, Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
 use crate::sink::{Origin, Outgoing, Sink, Target};
 use crate::store::Damage;
 use crate::window::Verdict;
 use crate::worker::scope::{Rejection, Scope, Scopes};
-
-/// A record as the identifier sees it.
-struct Record<'a>(&'a BorrowedMessage<'a>);
-
-impl Fields for Record<'_> {
-    fn key(&self) -> Option<&[u8]> {
-        self.0.key()
-    }
-
-    fn value(&self) -> Option<&[u8]> {
-        self.0.payload()
-    }
-
-    fn last_header(&self, name: &CStr) -> Option<&[u8]> {
-        describe::last_header(self.0, name)
-    }
-}
 
 /// What a record passes through: borrowed for one record at a time.
 pub struct Room<'a> {
@@ -69,7 +50,7 @@ impl Room<'_> {
         let Some(scope) = self.scopes.at(place) else {
             return Ok(());
         };
-        let identity = self.identifier.identify(&Record(message));
+        let identity = self.identifier.identify(message);
         // A record that ends the process leaves no trace: what came before it can be committed.
         forbid(scope, offset, &identity, self.config)?;
         scope.touched = true;

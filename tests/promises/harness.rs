@@ -19,6 +19,9 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_kafka-dedup");
+
 /// The broker that the tests of this binary share.
 pub fn bootstrap() -> String {
     static BROKER: OnceLock<(Cluster, TempDir)> = OnceLock::new();
@@ -164,7 +167,12 @@ pub type Client = ThreadedProducer<Strict>;
 pub fn flush(producer: &Client) {
     producer.flush(Duration::from_secs(60)).expect("delivered");
     let failures = producer.client().context().0.lock().expect("the failures");
-    assert!(failures.is_empty(), "input was refused: {failures:?}");
+    let first = failures.first();
+    assert!(
+        first.is_none(),
+        "{} records were refused, the first: {first:?}",
+        failures.len()
+    );
 }
 
 /// A plain producer.
@@ -402,8 +410,19 @@ impl Deployment {
 
     /// Starts the real binary, with failpoints where given: `("committed", "3*off->return")`.
     pub fn start_with(&self, instance: &str, failpoints: &[(&str, &str)]) -> Instance {
-        let (http, admin) = (free_port(), free_port());
         let store = self.dir.path().join(format!("store-{instance}"));
+        self.start_on(instance, store, failpoints, Command::new(BINARY))
+    }
+
+    /// Starts it with this store, by a command that ends in the binary's arguments.
+    pub fn start_on(
+        &self,
+        instance: &str,
+        store: PathBuf,
+        failpoints: &[(&str, &str)],
+        mut command: Command,
+    ) -> Instance {
+        let (http, admin) = (free_port(), free_port());
         let config = self.config(instance, http, admin, &store);
         let log = self.dir.path().join(format!("{instance}-{http}.log"));
         let file = fs::File::create(&log).expect("a log file");
@@ -411,10 +430,12 @@ impl Deployment {
             .iter()
             .map(|(point, action)| format!("{point}={action}"))
             .collect();
-        let child = Command::new(env!("CARGO_BIN_EXE_kafka-dedup"))
+        let child = command
             .args(["run", "-c"])
             .arg(&config)
             .env("FAILPOINTS", points.join(";"))
+            // Few ids are many here: whatever a test is about, slices are sealed while it goes on.
+            .env("KAFKA_DEDUP__STORE__ACTIVE_IDS", "64")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(file)
@@ -490,6 +511,10 @@ impl Instance {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: kill takes two plain integers; the child has not been waited for, so the id is its.
         unsafe { libc::kill(pid, signal) };
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn kill(mut self) {
@@ -572,7 +597,7 @@ impl Instance {
         }
     }
 
-    /// The sum of a counter over all its labels.
+    /// The sum of a metric over all its labels; or one series, named with its labels.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics").expect("metrics");
         text.lines()

@@ -10,7 +10,10 @@ mod harness;
 mod life;
 mod rebalance;
 mod refused;
+mod store;
 mod topics;
 
 #[path = "../model/mod.rs"]
 mod model;
+#[path = "../window/spoil.rs"]
+mod spoil;

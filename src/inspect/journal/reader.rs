@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::exit::Stop;
+use crate::inspect::Asked;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 
@@ -40,7 +41,7 @@ pub enum End {
 }
 
 pub struct Reader<'a> {
-    config: &'a Config,
+    asked: &'a Asked,
     consumer: BaseConsumer<Logged>,
     logged: Logged,
     /// A consumer that goes back in a partition may still remember a later position: partitions
@@ -51,11 +52,11 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// # Errors
     /// 64 for properties that librdkafka refuses.
-    pub fn new(config: &'a Config) -> Result<Self, Stop> {
+    pub fn new(asked: &'a Asked) -> Result<Self, Stop> {
         let logged = Logged::new();
         Ok(Self {
-            config,
-            consumer: consumer(config, &logged)?,
+            asked,
+            consumer: consumer(&asked.config, &logged)?,
             logged,
             read: HashSet::new(),
         })
@@ -64,7 +65,7 @@ impl<'a> Reader<'a> {
     /// Hands over the committed records at these offsets, in order, until `each` says no.
     ///
     /// # Errors
-    /// 69 where Kafka stops answering.
+    /// 69 where Kafka stops answering, 130 where the reading was stopped.
     pub fn read(
         &mut self,
         journal: &str,
@@ -76,16 +77,17 @@ impl<'a> Reader<'a> {
             return Ok(End::Reached);
         }
         if !self.read.insert((journal.to_owned(), partition)) {
-            self.consumer = consumer(self.config, &self.logged)?;
+            self.consumer = consumer(&self.asked.config, &self.logged)?;
             self.read.clear();
             self.read.insert((journal.to_owned(), partition));
         }
         self.assign(journal, partition, offsets.start)
             .map_err(|error| self.lost(journal, partition, &error.to_string()))?;
-        let patience = self.config.transaction.timeout + PATIENCE;
+        let patience = self.asked.config.transaction.timeout + PATIENCE;
         let mut at = offsets.start;
         let mut moved = Instant::now();
         while at < offsets.end {
+            self.asked.go_on()?;
             let before = at;
             match self.consumer.poll(WAIT) {
                 Some(Ok(message)) if message.offset() < offsets.end => {
