@@ -309,6 +309,8 @@ fn ids_are_found(life: &Life, service: &Instance) {
     assert_eq!(array(&unseen["sightings"]).len(), 0);
     life.inspect(service, &["--id", "never"])
         .says(&["not seen in 2 partitions"]);
+    life.inspect(service, &["--offline", "--id", "never"])
+        .says(&["not seen in what could be read of 2 partitions, by the store"]);
 }
 
 fn humantime_of(ms: i64) -> String {

@@ -121,6 +121,7 @@ pub(super) fn answer(
         seen: None,
         by: "store",
         partitions: 0,
+        whole: cluster.is_some(),
         sightings: Vec::new(),
         notes: Vec::new(),
         missing: cluster.map(|c| c.missing.clone()).unwrap_or_default(),
@@ -144,6 +145,7 @@ pub(super) fn answer(
             let read = by_journal(asked, cluster, *wanted, &found, &mut answer);
             if let Err(stop) = read {
                 answer.kafka = Some(stop.to_string());
+                answer.whole = false;
                 *trouble = Some(stop);
             }
         }
@@ -179,6 +181,7 @@ fn by_journal(
         let read = place.whole(&mut reader, &silent, empty)?;
         progress.add(1);
         answer.partitions += 1;
+        answer.whole &= read.open_at.is_none();
         let notes = read.open_note().into_iter().chain(read.scan.notes());
         let journal = &input.journal;
         answer

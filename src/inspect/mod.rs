@@ -175,7 +175,7 @@ fn selection(arguments: &InspectArgs, config: &Config) -> Result<Selection, Stop
     })
 }
 
-/// All but the first trouble is in the report.
+/// Store and journal. `trouble` is why the answer is not whole, where it is not.
 fn overview(
     asked: &Asked,
     cluster: Option<&Cluster>,

@@ -228,6 +228,8 @@ pub(super) struct Answer {
     pub by: &'static str,
     /// How many partitions were looked into.
     pub partitions: u64,
+    /// Whether all that could know of it was read; else "not seen" holds for what was.
+    pub whole: bool,
     /// Those that know it.
     pub sightings: Vec<Sighting>,
     /// What a person should know.

@@ -299,6 +299,9 @@ pub(super) fn answer(answer: &Answer) -> String {
     let by = answer.by;
     let verdict = match (remembering, answer.sightings.len()) {
         (0, 0) if answer.partitions == 0 => "not known: nothing could be looked into".to_owned(),
+        (0, 0) if !answer.whole => {
+            format!("not seen in what could be read of {partitions}, by the {by}")
+        }
         (0, 0) => format!("not seen in {partitions}, by the {by}: its next record is let through"),
         (0, some) => format!(
             "forgotten in {some} of {partitions}, by the {by}: its next record is let through"
