@@ -22,7 +22,7 @@ mod sled_dir;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +63,8 @@ pub struct Store {
     damaged_at: Mutex<VecDeque<Instant>>,
     /// When a directory was found to be in use by another process.
     busy_at: Mutex<Option<Instant>>,
+    /// The components of the health that say they are degraded: the store, or parts of it.
+    degraded: Mutex<BTreeSet<String>>,
     metrics: Arc<Metrics>,
     health: Health,
 }
@@ -107,11 +109,13 @@ impl Store {
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),
             busy_at: Mutex::default(),
+            degraded: Mutex::default(),
             metrics,
             health,
         };
         if let Err(error) = std::fs::create_dir_all(path) {
-            store.not_written(&format!("{} cannot be made: {error}", path.display()));
+            let why = format!("{} cannot be made: {error}", path.display());
+            store.unusable(COMPONENT, &why);
         } else {
             store.tell_ready();
         }
@@ -127,6 +131,7 @@ impl Store {
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),
             busy_at: Mutex::default(),
+            degraded: Mutex::default(),
             metrics: Metrics::new(),
             health: Health::new(),
         })
@@ -190,7 +195,7 @@ impl Store {
     }
 
     fn tell_ready(&self) {
-        self.metrics.store_degraded.set(0);
+        self.no_longer_degraded(COMPONENT);
         let path = self.path().unwrap_or(Path::new("")).display();
         self.health
             .set(COMPONENT, Condition::Ready(format!("in {path}")));
@@ -204,7 +209,10 @@ impl Store {
 
     /// Says that seen ids are held in memory, and why; `component` is the store or a part of it.
     fn unusable(&self, component: &str, why: &str) {
+        let mut degraded = lock(&self.degraded);
+        degraded.insert(component.to_owned());
         self.metrics.store_degraded.set(1);
+        drop(degraded);
         let sentence = format!(
             "{why}. Seen ids are held in memory and in the journal meanwhile: nothing is lost, but \
              memory grows with the window and a restart takes longer"
@@ -212,9 +220,25 @@ impl Store {
         self.health.set(component, Condition::Degraded(sentence));
     }
 
-    /// A part of the store can be used: it is not mentioned on its own any more.
+    /// A part of the store can be used, and so can the whole, unless writing fails.
     fn usable(&self, component: &str) {
+        self.forget(component);
+        if lock(&self.paused_until).is_none() {
+            self.tell_ready();
+        }
+    }
+
+    /// A part of the store is not spoken of any more.
+    fn forget(&self, component: &str) {
+        self.no_longer_degraded(component);
         self.health.clear(component);
+    }
+
+    fn no_longer_degraded(&self, component: &str) {
+        let mut degraded = lock(&self.degraded);
+        degraded.remove(component);
+        let any = !degraded.is_empty();
+        self.metrics.store_degraded.set(i64::from(any));
     }
 
     fn count_error(&self, operation: &str) {

@@ -392,7 +392,7 @@ impl Drop for Shelf {
     /// A shelf that is no more is not asked for any more.
     fn drop(&mut self) {
         if !self.is_ours() {
-            self.store.usable(&self.component());
+            self.store.forget(&self.component());
         }
     }
 }
