@@ -5,7 +5,8 @@
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
 //! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and
-//! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds.
+//! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, and
+//! [`mod@inspect`] says what a deployment remembers.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -16,6 +17,7 @@ pub mod demo;
 pub mod exit;
 pub mod http;
 pub mod identify;
+pub mod inspect;
 pub mod journal;
 pub mod kafka;
 pub mod metrics;

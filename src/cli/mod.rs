@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
+use crate::inspect::{self, InspectArgs};
 use crate::scan::{self, ScanArgs};
 
 const EXAMPLES: &str = "\
@@ -27,6 +28,7 @@ Examples:
                                         how many duplicates are there, and how old?
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
+  kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
 
 Every key of the file can also be set in the environment:
   KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS=broker-1:9092 kafka-dedup run -c dedup.yaml
@@ -61,6 +63,8 @@ enum Command {
     },
     /// Say how many duplicates a topic holds, and of what age, before anything is deployed
     Scan(Box<ScanArgs>),
+    /// Show what the store and the journal hold, and whether an id was seen
+    Inspect(InspectArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
 }
@@ -96,6 +100,7 @@ impl Command {
             Self::Run { config } => run::run(&config),
             Self::Check { config, offline } => check::run(&config, offline),
             Self::Scan(arguments) => scan::run(*arguments),
+            Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
@@ -139,6 +144,8 @@ mod tests {
             &["run"],
             &["run", "-c"],
             &["run", "-c", "f.yaml", "--offline"],
+            &["inspect", "-c", "f.yaml", "--id", "a", "--id-hex", "61"],
+            &["inspect", "-c", "f.yaml", "--partition", "-1"],
             &["walk"],
             &["--frobnicate"],
         ] {
@@ -164,10 +171,11 @@ mod tests {
         let help = parse(&["--help"]).expect_err("help").to_string();
         for words in [
             "Removes duplicate messages from Kafka topics exactly once",
-            "run    Discard duplicates until told to stop",
-            "check  Check config, brokers",
-            "scan   Say how many duplicates",
-            "demo   Show the whole thing",
+            "run      Discard duplicates until told to stop",
+            "check    Check config, brokers",
+            "scan     Say how many duplicates",
+            "inspect  Show what the store and the journal hold",
+            "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",
             "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS",
             "64 bad usage or config",

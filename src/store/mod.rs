@@ -13,6 +13,7 @@ pub mod chunk;
 mod entry;
 mod guard;
 mod handles;
+pub mod inspect;
 pub mod record;
 mod sealed;
 mod sealer;

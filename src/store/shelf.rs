@@ -25,10 +25,10 @@ use super::sealer::{Closed, Job, Pending, seal};
 use super::sled_dir;
 use super::{Aside, Store};
 
-const LOCK: &str = "lock";
-const OPENING: &str = "opening";
-const SLICE: &str = "slice-";
-const SET_ASIDE: &str = "set-aside-";
+pub(super) const LOCK: &str = "lock";
+pub(super) const OPENING: &str = "opening";
+pub(super) const SLICE: &str = "slice-";
+pub(super) const SET_ASIDE: &str = "set-aside-";
 /// Directories that are kept for inspection, a scope (I8).
 const SET_ASIDE_MAX: usize = 4;
 /// A start that ends while the slices are opened may have been killed by chance; this many in a row
@@ -442,7 +442,7 @@ fn slice_name(first_ordinal: u64) -> String {
 }
 
 /// Readable, and no two scopes have the same.
-fn dir_name(lineage: &Lineage) -> String {
+pub(super) fn dir_name(lineage: &Lineage) -> String {
     let readable: String = lineage
         .topic
         .chars()

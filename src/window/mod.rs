@@ -100,6 +100,21 @@ pub struct BrokenChain {
     pub found: u64,
 }
 
+/// Whether a window still remembers an id that was let through (or renewed) so, where its scope has
+/// come to this stream time and takes this ordinal next. O(1).
+pub fn remembers(
+    window: config::Window,
+    entry: &Entry,
+    stream_time_ms: Option<i64>,
+    next_ordinal: u64,
+) -> bool {
+    let clock = Clock {
+        stream_time_ms,
+        next_ordinal,
+    };
+    Limits::new(window).remember(entry, &clock)
+}
+
 /// The seen set of one scope.
 pub struct SeenWindow {
     limits: Limits,
