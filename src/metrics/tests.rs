@@ -27,6 +27,11 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "client_errors_total counter",
             "commit_step_duration_seconds histogram",
             "duplicate_age_seconds histogram",
+            "filter_checks_total counter",
+            "filter_expected_false_positive_ratio gauge",
+            "filter_false_positive_ratio gauge",
+            "filter_false_positives_total counter",
+            "filter_positives_total counter",
             "journal_foreign_records_total counter",
             "journal_trim_failures_total counter",
             "lag_records gauge",
@@ -42,11 +47,17 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "records_rejected_total counter",
             "restore_remaining_offsets gauge",
             "restored_ids gauge",
+            "restores_total counter",
+            "store_degraded gauge",
+            "store_errors_total counter",
+            "store_memory_bytes gauge",
+            "store_set_aside_total counter",
             "stream_timestamp_seconds gauge",
             "transaction_records histogram",
             "transactions_total counter",
             "window_bytes gauge",
             "window_ids gauge",
+            "window_stored_slices gauge",
         ]
     );
     assert!(metrics.encode().contains("process_resident_memory_bytes"));
@@ -69,6 +80,8 @@ fn verdicts_and_outcomes_carry_their_labels_and_start_at_zero() {
         "kafka_dedup_transactions_total{cause=\"\",outcome=\"committed\"} 1",
         "kafka_dedup_transactions_total{cause=\"rebalance\",outcome=\"aborted\"} 1",
         "kafka_dedup_rebalances_total{event=\"lost\"} 0",
+        "kafka_dedup_restores_total{kind=\"warm\"} 0",
+        "kafka_dedup_store_set_aside_total{reason=\"damaged\"} 0",
     ] {
         assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
     }

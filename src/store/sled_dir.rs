@@ -20,6 +20,8 @@ pub(super) const CHUNKS_PER_TREE: u32 = 8;
 /// sled keeps what it reads whatever this says (its queue of accesses is longer than a slice has
 /// pages); `handles` bounds it by closing.
 const CACHE_BYTES: u64 = 64 * 1024;
+/// sled allocates files and buffers in segments, two of them at least; its default is 512 KiB.
+const SEGMENT_BYTES: usize = 256 * 1024;
 /// Another handle of this process may be on its way out: a closing database holds its lock a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,7 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<sled::Db, String> {
                 .path(dir)
                 .create_new(false)
                 .mode(sled::Mode::LowSpace)
+                .segment_size(SEGMENT_BYTES)
                 .flush_every_ms(None)
                 .cache_capacity(CACHE_BYTES)
                 .open()
