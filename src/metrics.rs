@@ -64,7 +64,7 @@ pub struct Metrics {
     pub restores: IntCounterVec,
     /// Label `operation`: write or remove.
     pub store_errors: IntCounterVec,
-    /// Label `reason`: damaged, foreign or stale.
+    /// Label `reason`: damaged, foreign, stale or suspect.
     pub store_set_aside: IntCounterVec,
     /// 1 while the store cannot be used and seen ids are held in memory.
     pub store_degraded: IntGauge,
@@ -244,7 +244,7 @@ impl Metrics {
             store_set_aside: counters(
                 r,
                 "kafka_dedup_store_set_aside_total",
-                "Slices of the store that could not be used and were rebuilt from the journal, by reason: damaged, foreign, stale.",
+                "Slices of the store that could not be used and were rebuilt from the journal, by reason: damaged, foreign, stale, suspect.",
                 &["reason"],
             ),
             store_degraded: int_gauge(
@@ -270,7 +270,7 @@ impl Metrics {
         for operation in ["write", "remove"] {
             metrics.store_errors.with_label_values(&[operation]);
         }
-        for reason in ["damaged", "foreign", "stale"] {
+        for reason in ["damaged", "foreign", "stale", "suspect"] {
             metrics.store_set_aside.with_label_values(&[reason]);
         }
         for step in ["drain", "offsets", "commit", "publish"] {

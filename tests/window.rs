@@ -14,7 +14,7 @@ use kafka_dedup::config::Window;
 use kafka_dedup::http::health::Health;
 use kafka_dedup::journal::run::{Run, checksum};
 use kafka_dedup::metrics::Metrics;
-use kafka_dedup::store::{Anchor, Lineage, Store};
+use kafka_dedup::store::{Anchor, Checkpoint, Lineage, Store};
 use kafka_dedup::window::{SeenWindow, Sizing, Verdict};
 use model::{Judged, Model};
 use proptest::prelude::*;
@@ -156,7 +156,7 @@ impl Bench {
     fn new(limits: Window, active_ids: u64, part_ids: usize, disk: Disk) -> Self {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("store");
-        let on_disk = || Store::open(&path, Metrics::new(), Health::new()).unwrap();
+        let on_disk = || Store::open(&path, 16 << 20, Metrics::new(), Health::new()).unwrap();
         let store = match disk {
             Disk::None => Store::in_memory(),
             Disk::Sound => on_disk(),
@@ -332,8 +332,8 @@ impl Bench {
     fn start(&self, lineage: Lineage) -> Option<SeenWindow> {
         let shelf = self.store.shelf(lineage);
         let journal = self.trimmed_to..self.journal.len() as i64;
-        let mut window =
-            SeenWindow::load(self.limits, self.sizing, &shelf, journal.clone(), || true);
+        let fits = |checkpoint: &Checkpoint| journal.contains(&checkpoint.anchor.offset);
+        let mut window = SeenWindow::load(self.limits, self.sizing, &shelf, fits, || true);
         let mut next = journal.start;
         if let Some(checkpoint) = window.checkpoint() {
             if self.anchor(checkpoint.anchor.offset as usize) != checkpoint.anchor {

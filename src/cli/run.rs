@@ -53,6 +53,7 @@ pub fn run(file: &Path) -> Result<(), Stop> {
 
     let store = Store::open(
         &config.store.path,
+        config.store.memory_bytes,
         Arc::clone(&site.metrics),
         site.health.clone(),
     )?;

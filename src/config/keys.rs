@@ -63,6 +63,7 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("store", Section),
     ("store.path", Text),
     ("store.active_ids", Text),
+    ("store.memory", Text),
     ("store.false_positive_rate", Text),
     ("transaction", Section),
     ("transaction.interval", Text),

@@ -310,6 +310,11 @@ fn store(section: &Section<'_>) -> Store {
                 value::count_within(text, 16, 16_777_216)
             })
             .value,
+        memory_bytes: section
+            .read("memory", 128 << 20, |text| {
+                value::size_within(text, 16 << 20, 1 << 40)
+            })
+            .value,
         false_positive_rate: section
             .read("false_positive_rate", false_positive_rate, |text| {
                 value::share_within(text, 0.000_001, 0.1)

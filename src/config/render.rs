@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::properties::redacted;
-use super::value::render_duration;
+use super::value::{render_duration, render_size};
 use super::{Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Scope, Start};
 use super::{TopicPattern, TopicTemplate};
 
@@ -95,6 +95,7 @@ impl Config {
             text(&self.store.path.to_string_lossy())
         )?;
         writeln!(f, "  active_ids: {}", self.store.active_ids)?;
+        writeln!(f, "  memory: {}", render_size(self.store.memory_bytes))?;
         let rate = self.store.false_positive_rate;
         writeln!(f, "  false_positive_rate: {rate}")?;
         writeln!(f, "transaction:")?;

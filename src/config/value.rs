@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 pub(super) const DURATION: &str = "a duration with a unit, such as 90s, 15m or 24h";
 
 const UNITS: &[(&str, u64)] = &[
@@ -91,6 +93,27 @@ pub(super) fn count_within(text: &str, least: u64, most: u64) -> Result<u64, Str
     value
         .filter(|value| shape && (least..=most).contains(value))
         .ok_or_else(|| format!("a whole number from {least} to {most}"))
+}
+
+/// A size in bytes between two bounds, both included: `64MiB`, `1GB`. A bare number is none.
+pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let has_unit = text.ends_with(['b', 'B']);
+    text.parse::<ByteSize>()
+        .ok()
+        .filter(|_| has_unit)
+        .map(|size| size.as_u64())
+        .filter(|size| (least..=most).contains(size))
+        .ok_or_else(|| {
+            let (least, most) = (render_size(least), render_size(most));
+            format!("a size with a unit from {least} to {most}, such as 128MiB or 1GB")
+        })
+}
+
+/// The largest binary unit that is exact: `128MiB`.
+pub(super) fn render_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let exact = (bytes.trailing_zeros() as usize / 10).min(UNITS.len() - 1);
+    format!("{}{}", bytes >> (10 * exact), UNITS[exact])
 }
 
 /// A share between two bounds, both included: `0.001`, or `0.1%`.
@@ -201,6 +224,18 @@ mod tests {
         assert_eq!(count_within("50_000_000", 1, u64::MAX).unwrap(), 50_000_000);
         for text in ["", "_1", "1_", "1__0", "+1", "-1", "1.0", "1e3", "0", "101"] {
             assert!(count_within(text, 1, 100).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_need_units_and_are_written_back() {
+        assert_eq!(size_within("64MiB", 1, u64::MAX), Ok(64 << 20));
+        assert_eq!(size_within("1 GB", 1, u64::MAX), Ok(1_000_000_000));
+        for text in ["", "64", "64M", "MiB", "-1MiB", "2GiB"] {
+            assert!(size_within(text, 1, 1 << 30).is_err(), "{text}");
+        }
+        for text in ["1B", "1000B", "1KiB", "128MiB", "3GiB", "1TiB", "1024TiB"] {
+            assert_eq!(render_size(size_within(text, 1, u64::MAX).unwrap()), text);
         }
     }
 

@@ -34,7 +34,7 @@ use crate::exit::Stop;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::metrics::{Metrics, PartitionMetrics};
-use crate::store::{Anchor, Lineage, Store};
+use crate::store::{Anchor, Checkpoint, Lineage, Store};
 use crate::window::{SeenWindow, Sizing};
 
 /// A partition whose seen set is to be brought up to date.
@@ -108,6 +108,7 @@ impl Recovery {
             observer,
             outbox,
             jobs: HashMap::new(),
+            read_up_to: HashMap::new(),
             stopping: Arc::clone(&stopping),
         };
         let thread = std::thread::Builder::new()
@@ -172,6 +173,22 @@ struct Located {
     journal_high: i64,
 }
 
+impl Located {
+    /// Whether a seen set that goes up to this checkpoint can be gone on with: the journal still has
+    /// the run that it ends with, or nothing was committed since.
+    fn fits(&self, checkpoint: &Checkpoint) -> bool {
+        let journal = self.journal_low..self.journal_high;
+        journal.contains(&checkpoint.anchor.offset) || self.is_complete(checkpoint)
+    }
+
+    /// A journal with a retention of its own is empty once nothing has come for that long. What was
+    /// committed then is no reason to forget what the store or this process remembers.
+    fn is_complete(&self, checkpoint: &Checkpoint) -> bool {
+        let empty = self.journal_low == self.journal_high;
+        empty && self.committed && checkpoint.next_offset == self.input_offset
+    }
+}
+
 struct Job {
     request: Request,
     sizing: Sizing,
@@ -183,6 +200,8 @@ struct Job {
     anchor: Option<Anchor>,
     /// The window came from the store, and the anchor was found.
     from_store: bool,
+    /// How the seen set is being restored: warm or cold; `None` where it was known.
+    kind: Option<&'static str>,
     stage: Stage,
     /// The reader is assigned to its journal partition.
     reading: bool,
@@ -205,6 +224,8 @@ struct Room {
     observer: BaseConsumer<Logged>,
     outbox: Sender<Recovered>,
     jobs: Jobs,
+    /// How far this reader has read: it is not asked to go back, see [`Room::begin_reading`].
+    read_up_to: HashMap<Key, i64>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -247,6 +268,7 @@ impl Room {
                 journal_next,
                 anchor: None,
                 from_store: false,
+                kind: None,
                 stage: Stage::Locate {
                     not_before: Instant::now(),
                 },

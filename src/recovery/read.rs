@@ -20,6 +20,8 @@ const RECORDS_PER_ROUND: usize = 256;
 const WAIT: Duration = Duration::from_millis(20);
 /// Ids in memory, as a multiple of the active slice's, beyond which reading waits for the store.
 const AHEAD_OF_STORE: u64 = 4;
+/// Reading waits no longer than this for the store, after each run.
+const KEEP_UP: Duration = Duration::from_secs(1);
 /// A restore that takes long says so in the log this often.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -27,6 +29,8 @@ const PROGRESS: Duration = Duration::from_secs(10);
 pub(super) enum Ended {
     /// The window came from a store that does not fit the journal: begin again without it.
     Unfit(String),
+    /// A slice of the window cannot be read: begin again with what is left in the store.
+    Damaged(Damage),
     Stop(Stop),
 }
 
@@ -37,11 +41,15 @@ impl Room {
             return;
         };
         let (low, until) = (located.journal_low, located.journal_high);
+        let complete = |window: &SeenWindow| {
+            let checkpoint = window.checkpoint();
+            checkpoint.is_some_and(|checkpoint| located.is_complete(&checkpoint))
+        };
         let known = job.window.take().zip(job.journal_next);
         let next = match known {
-            Some((window, next)) if next >= low => {
+            Some((window, next)) if next >= low || complete(&window) => {
                 job.window = Some(window);
-                next
+                next.max(low)
             }
             too_old => {
                 if let Some((window, _)) = too_old {
@@ -56,10 +64,13 @@ impl Room {
                     &self.config,
                     &self.stopping,
                 );
-                job.anchor = window.checkpoint().map(|checkpoint| checkpoint.anchor);
+                let checkpoint = window.checkpoint();
+                job.kind = Some(checkpoint.map_or("cold", |_| "warm"));
+                job.from_store = false;
+                job.anchor = checkpoint
+                    .filter(|checkpoint| !located.is_complete(checkpoint))
+                    .map(|checkpoint| checkpoint.anchor);
                 job.window = Some(window);
-                let kind = job.anchor.map_or("cold", |_| "warm");
-                self.metrics.restores.with_label_values(&[kind]).inc();
                 job.anchor.map_or(low, |anchor| anchor.offset)
             }
         };
@@ -76,11 +87,16 @@ impl Room {
             self.finish(key, Ok(()));
             return;
         }
+        if self.read_up_to.get(key).is_some_and(|read| *read > next) {
+            self.replace_reader();
+        }
         let mut list = TopicPartitionList::new();
         let assigned = list
             .add_partition_offset(&key.0, key.1, Offset::Offset(next))
             .and_then(|()| self.reader.incremental_assign(&list));
-        job.reading = assigned.is_ok();
+        if let Some(job) = self.jobs.get_mut(key) {
+            job.reading = assigned.is_ok();
+        }
         if let Err(error) = assigned {
             self.postpone(
                 key,
@@ -141,6 +157,7 @@ impl Room {
                 continue;
             };
             *next = position.max(*next);
+            self.read_up_to.insert(key.clone(), *next);
             let left = (*until - *next).max(0);
             job.request.metrics.restore_remaining.set(left);
             if job.progress_told.elapsed() >= PROGRESS {
@@ -165,27 +182,46 @@ impl Room {
         }
     }
 
+    /// The partition is located again, and its window looked for in the store anew.
     fn end(&mut self, key: &Key, ended: Ended) {
-        match ended {
-            Ended::Stop(stop) => self.finish(key, Err(stop)),
-            Ended::Unfit(why) => self.begin_cold(key, &why),
-        }
-    }
-
-    /// The store does not fit the journal: it is set aside, and the journal read from its beginning.
-    /// That means going back in the journal, which a reader that still remembers a later position
-    /// must not be asked for: there is a new one afterwards, and all others are located again.
-    fn begin_cold(&mut self, key: &Key, why: &str) {
+        let (set_aside, why): (Box<dyn Fn(&SeenWindow)>, String) = match ended {
+            Ended::Stop(stop) => return self.finish(key, Err(stop)),
+            Ended::Unfit(why) => {
+                let told = why.clone();
+                (
+                    Box::new(move |window| window.shelf().set_all_aside(&told)),
+                    why,
+                )
+            }
+            Ended::Damaged(damage) => {
+                let why = damage.to_string();
+                (
+                    Box::new(move |window| window.shelf().set_damaged_aside(&damage)),
+                    why,
+                )
+            }
+        };
         if let Some(job) = self.jobs.get_mut(key) {
             if let Some(window) = job.window.take() {
-                window.shelf().set_all_aside(why);
+                set_aside(&window);
             }
-            (job.journal_next, job.anchor, job.from_store) = (None, None, false);
+            (job.journal_next, job.anchor) = (None, None);
         }
-        self.read_again("the reader is replaced");
+        self.postpone(key, &why);
+    }
+
+    /// A reader that is let go of and assigned anew may still tell its old position for a moment,
+    /// and an old position beyond the end would end a restore before its time (I5). So none is asked
+    /// to go back: there is a new one, and all partitions that are being read are located again.
+    fn replace_reader(&mut self) {
         match super::journal_reader(&self.config) {
-            Ok(reader) => self.reader = reader,
-            Err(stop) => self.finish(key, Err(stop)),
+            Ok(reader) => {
+                self.read_again("the reader is replaced");
+                self.reader = reader;
+                self.read_up_to.clear();
+            }
+            // It was made before, from the same configuration.
+            Err(stop) => tracing::warn!(%stop, "the journal's reader could not be replaced"),
         }
     }
 
@@ -250,10 +286,7 @@ fn apply(
             "the run was written for another group, topic or partition".to_owned(),
         )),
         Ok(run) => match window.apply(&run, read) {
-            Ok(()) => keep_up(window, job.sizing).map_err(|damage| {
-                window.shelf().set_damaged_aside(&damage);
-                Ended::Unfit(damage.to_string())
-            }),
+            Ok(()) => keep_up(window, job.sizing).map_err(Ended::Damaged),
             Err(broken) if job.from_store => Err(Ended::Unfit(broken.to_string())),
             Err(broken) => Err(unusable(broken.to_string())),
         },
@@ -276,12 +309,14 @@ fn apply(
 }
 
 /// The journal may be read faster than slices are sealed: reading waits then, so that memory stays
-/// bounded (I8). Where nothing is on its way to the store, waiting would not help.
+/// bounded (I8). Where nothing is on its way to the store, or the disk hangs, waiting would not help.
 fn keep_up(window: &mut SeenWindow, sizing: Sizing) -> Result<(), Damage> {
     let bound = AHEAD_OF_STORE.saturating_mul(sizing.active_ids);
+    let deadline = Instant::now() + KEEP_UP;
     loop {
         let steps = window.tend(4)?;
-        if window.ids_in_memory() <= bound || (steps == 0 && !window.is_sealing()) {
+        let nothing_comes = steps == 0 && !window.is_sealing();
+        if window.ids_in_memory() <= bound || nothing_comes || Instant::now() >= deadline {
             return Ok(());
         }
         if steps == 0 {

@@ -12,6 +12,9 @@ impl Room {
             return;
         };
         job.request.metrics.restore_remaining.set(0);
+        if let (Ok(()), Some(kind)) = (&outcome, job.kind) {
+            self.metrics.restores.with_label_values(&[kind]).inc();
+        }
         let request = &job.request;
         let (topic, partition, epoch) = (request.topic.clone(), request.partition, request.epoch);
         let outcome = outcome.and_then(|()| restored(job, &self.config));

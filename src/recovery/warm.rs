@@ -27,7 +27,7 @@ pub(super) fn start(
         config.window,
         Sizing::from(&config.store),
         &shelf,
-        located.journal_low..located.journal_high,
+        |checkpoint| located.fits(checkpoint),
         awaited,
     );
     if window.checkpoint().is_some() {

@@ -10,17 +10,58 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs what calls sled; a panic is `Err` with its text. What `work` touches must not be used again
-/// after an error: sled leaves it half done.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, String> {
+/// What went wrong in sled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct Failure {
+    pub why: String,
+    /// It says nothing of what is on the disk: too many open files, no memory, no permission, a lock.
+    pub passing: bool,
+}
+
+impl Failure {
+    pub fn lasting(why: String) -> Self {
+        Self {
+            why,
+            passing: false,
+        }
+    }
+
+    /// Another handle has the database open.
+    pub fn is_lock(&self) -> bool {
+        self.why.contains("could not acquire lock")
+    }
+
+    fn of(error: &sled::Error) -> Self {
+        let why = first_line(&error.to_string());
+        let passing = match error {
+            sled::Error::Io(error) => {
+                let os = error.raw_os_error();
+                matches!(
+                    os,
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM)
+                ) || why.contains("could not acquire lock")
+            }
+            _ => false,
+        };
+        Self { why, passing }
+    }
+}
+
+/// Runs what calls sled; a panic is an error with its text. What `work` touches must not be used
+/// again after an error: sled leaves it half done.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Failure> {
     silence_guarded_panics();
     let outer = GUARDED.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
     match outcome {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(first_line(&error.to_string())),
-        Err(panic) => Err(format!("sled panicked: {}", first_line(&text_of(&*panic)))),
+        Ok(Err(error)) => Err(Failure::of(&error)),
+        Err(panic) => {
+            let text = first_line(&text_of(&*panic));
+            Err(Failure::lasting(format!("sled panicked: {text}")))
+        }
     }
 }
 
@@ -60,9 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shortage_says_nothing_of_what_is_on_the_disk() {
+        let io = |code| sled::Error::Io(std::io::Error::from_raw_os_error(code));
+        assert!(Failure::of(&io(libc::EMFILE)).passing);
+        assert!(!Failure::of(&io(libc::EIO)).passing);
+    }
+
+    #[test]
     fn a_panic_becomes_an_error_with_its_text() {
         let error = guarded::<()>(|| panic!("page {} is gone", 7)).unwrap_err();
-        assert_eq!(error, "sled panicked: page 7 is gone");
+        assert_eq!(error.why, "sled panicked: page 7 is gone");
+        assert!(!error.passing);
         assert_eq!(guarded(|| Ok(7)), Ok(7));
         assert!(!GUARDED.get());
     }

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sled::IVec;
 
+use super::guard::Failure;
 use super::sled_dir::{self, CHUNKS_PER_TREE};
 
 /// What an open database takes before anything is read, in bytes (measured: 0.9 MB).
@@ -52,12 +53,15 @@ impl Handles {
         dir: &Path,
         index: u32,
         chunk_bytes: u64,
-    ) -> Result<Option<IVec>, String> {
+    ) -> Result<Option<IVec>, Failure> {
         let db = match self.touch(slice, index, chunk_bytes) {
             Some(db) => db,
             None => self.open(slice, dir, index, chunk_bytes)?,
         };
-        sled_dir::chunk(&db, index)
+        let chunk = sled_dir::chunk(&db, index);
+        // It may be the last handle by now.
+        sled_dir::close(db);
+        chunk
     }
 
     fn touch(&self, slice: u64, index: u32, chunk_bytes: u64) -> Option<sled::Db> {
@@ -86,7 +90,7 @@ impl Handles {
         dir: &Path,
         index: u32,
         chunk_bytes: u64,
-    ) -> Result<sled::Db, String> {
+    ) -> Result<sled::Db, Failure> {
         let db = sled_dir::open(dir, false)?;
         self.adopt(slice, db.clone(), 0);
         self.touch(slice, index, chunk_bytes);

@@ -226,7 +226,7 @@ pub fn open(scope: &Path, slice: &Path, scratch: &Scratch) -> Looked {
 fn open_copy(files: Files, bytes_of_db: u64) -> Looked {
     let db = match sled_dir::open(&files.0, false) {
         Ok(db) => db,
-        Err(why) => return Looked::Damaged(why),
+        Err(failure) => return Looked::Damaged(failure.why),
     };
     let unsound = match sled_dir::seal_record(&db) {
         Ok(Some(bytes)) => match SealRecord::decode(&bytes) {
@@ -244,7 +244,7 @@ fn open_copy(files: Files, bytes_of_db: u64) -> Looked {
             Err(error) => Looked::Damaged(error.to_string()),
         },
         Ok(None) => Looked::Unfinished,
-        Err(why) => Looked::Damaged(why),
+        Err(failure) => Looked::Damaged(failure.why),
     };
     sled_dir::close(db);
     unsound

@@ -60,7 +60,7 @@ fn span(first_ordinal: u64, end_ordinal: u64) -> Span {
 
 /// A store with one scope of one slice of a thousand ids, and whoever owns it.
 fn sealed(store: &TempDir) -> Arc<Shelf> {
-    let opened = Store::open(store.path(), Metrics::new(), Health::new()).unwrap();
+    let opened = Store::open(store.path(), 64 << 20, Metrics::new(), Health::new()).unwrap();
     let shelf = opened.shelf(lineage());
     let pending = shelf.seal(Closed {
         span: span(0, 1000),
@@ -162,7 +162,7 @@ fn a_scope_that_a_process_owns_is_left_alone_until_it_lets_go() {
     let looked = open(&scope.path, &slice, &scratch);
     assert!(matches!(looked, Looked::Sound(_)));
     // Whoever comes now finds the lock free while the copy is still being read.
-    let opened = Store::open(store.path(), Metrics::new(), Health::new()).unwrap();
+    let opened = Store::open(store.path(), 64 << 20, Metrics::new(), Health::new()).unwrap();
     assert!(opened.shelf(lineage()).wants_disk());
 }
 

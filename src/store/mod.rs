@@ -39,18 +39,14 @@ use crate::http::health::{Condition, Health};
 use crate::metrics::Metrics;
 use handles::Handles;
 use sealer::Job;
+use shelf::Holders;
 
-/// Memory that open databases may take, all together, in bytes.
-const HANDLES_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 /// After a write that failed, the next is tried this much later.
 const WRITE_PAUSE: Duration = Duration::from_secs(10);
 /// Slices that turn out to be damaged so often within [`DAMAGE_PAUSE`] speak of a disk that cannot be
 /// trusted: it is left alone for that long, as rebuilding again and again would be all that is done.
 const DAMAGES: usize = 16;
 const DAMAGE_PAUSE: Duration = Duration::from_secs(600);
-/// An earlier owner that lets go needs some milliseconds, or what the sealer still does for it.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const BUSY_MEMORY: Duration = Duration::from_secs(10);
 const COMPONENT: &str = "store";
 
 /// The store of the process. Lives as long as a shelf of it does.
@@ -61,8 +57,7 @@ pub struct Store {
     /// Nothing is written before this time; `None` while writing goes well.
     paused_until: Mutex<Option<Instant>>,
     damaged_at: Mutex<VecDeque<Instant>>,
-    /// When a directory was found to be in use by another process.
-    busy_at: Mutex<Option<Instant>>,
+    holders: Holders,
     /// The components of the health that say they are degraded: the store, or parts of it.
     degraded: Mutex<BTreeSet<String>>,
     metrics: Arc<Metrics>,
@@ -77,6 +72,8 @@ pub enum Aside {
     Foreign,
     /// Sound, and not of this journal's history.
     Stale,
+    /// Starts ended while it was opened.
+    Suspect,
 }
 
 impl Aside {
@@ -86,17 +83,23 @@ impl Aside {
             Self::Damaged => "damaged",
             Self::Foreign => "foreign",
             Self::Stale => "stale",
+            Self::Suspect => "suspect",
         }
     }
 }
 
 impl Store {
-    /// The store in this directory, which is made when a scope first needs it. One that cannot be
+    /// The store in this directory, whose open databases take `memory_bytes` at most, all together. One that cannot be
     /// used is no reason to stop: seen ids are held in memory then, and the health says so.
     ///
     /// # Errors
     /// No thread can be had (70).
-    pub fn open(path: &Path, metrics: Arc<Metrics>, health: Health) -> Result<Arc<Self>, Stop> {
+    pub fn open(
+        path: &Path,
+        memory_bytes: u64,
+        metrics: Arc<Metrics>,
+        health: Health,
+    ) -> Result<Arc<Self>, Stop> {
         let (jobs, inbox) = channel();
         std::thread::Builder::new()
             .name("sealer".to_owned())
@@ -104,11 +107,11 @@ impl Store {
             .map_err(|error| Stop::internal(format!("no thread for the store: {error}")))?;
         let store = Self {
             path: Some(path.to_owned()),
-            handles: Arc::new(Handles::new(HANDLES_BUDGET_BYTES)),
+            handles: Arc::new(Handles::new(memory_bytes)),
             jobs: Mutex::new(Some(jobs)),
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),
-            busy_at: Mutex::default(),
+            holders: Holders::default(),
             degraded: Mutex::default(),
             metrics,
             health,
@@ -130,7 +133,7 @@ impl Store {
             jobs: Mutex::default(),
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),
-            busy_at: Mutex::default(),
+            holders: Holders::default(),
             degraded: Mutex::default(),
             metrics: Metrics::new(),
             health: Health::new(),
@@ -158,7 +161,7 @@ impl Store {
         tempfile_in(there).map_err(|error| format!("{}: {error}", there.display()))
     }
 
-    /// The part of one scope. Waits up to a second for an earlier owner to let go.
+    /// The part of one scope. Waits for an earlier owner in this process to let go.
     pub fn shelf(self: &Arc<Self>, lineage: Lineage) -> Arc<Shelf> {
         Shelf::open(Arc::clone(self), lineage)
     }
@@ -170,6 +173,10 @@ impl Store {
 
     fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    fn holders(&self) -> &Holders {
+        &self.holders
     }
 
     fn handles(&self) -> &Arc<Handles> {
@@ -188,7 +195,14 @@ impl Store {
     }
 
     fn written(&self) {
-        if lock(&self.paused_until).take().is_some() {
+        let mut paused_until = lock(&self.paused_until);
+        if paused_until.is_some_and(|until| until > Instant::now() + WRITE_PAUSE) {
+            // The disk is left alone for its damages; what was under way is no sign of better times.
+            return;
+        }
+        let paused = paused_until.take();
+        drop(paused_until);
+        if paused.is_some() {
             tracing::info!("the store can be written again");
         }
         self.tell_ready();
@@ -271,17 +285,6 @@ impl Store {
                 ),
             );
         }
-    }
-
-    /// How long a directory that another owner lets go of is waited for. Not again and again: where
-    /// one is another process's, so are the others.
-    fn lock_patience(&self) -> Duration {
-        let busy = lock(&self.busy_at).is_some_and(|at| at.elapsed() < BUSY_MEMORY);
-        if busy { Duration::ZERO } else { LOCK_PATIENCE }
-    }
-
-    fn note_busy(&self) {
-        *lock(&self.busy_at) = Some(Instant::now());
     }
 }
 

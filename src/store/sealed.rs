@@ -19,6 +19,8 @@ pub struct Damage {
     /// Its directory, or where else it is.
     pub slice: String,
     pub why: String,
+    /// What is on the disk may be sound all the same: files or memory ran short.
+    pub passing: bool,
 }
 
 /// A sealed slice. Dropping it closes its database and leaves its files.
@@ -187,7 +189,10 @@ impl Sealed {
             } => match handles.chunk(self.number, dir, index, *chunk_bytes) {
                 Ok(Some(bytes)) => self.open_chunk(index, &bytes, read),
                 Ok(None) => Err(self.damage(format!("chunk {index} is missing"))),
-                Err(why) => Err(self.damage(format!("chunk {index}: {why}"))),
+                Err(failure) => Err(Damage {
+                    passing: failure.passing,
+                    ..self.damage(format!("chunk {index}: {failure}"))
+                }),
             },
         }
     }
@@ -216,7 +221,11 @@ impl Sealed {
             Home::Memory(_) => format!("in memory from ordinal {}", self.span().first_ordinal),
             Home::Disk { dir, .. } => dir.display().to_string(),
         };
-        Damage { slice, why }
+        Damage {
+            slice,
+            why,
+            passing: false,
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The thread that turns closed slices into sealed ones and removes those that are over, so that no
 //! worker waits for a disk. One for the process; a scope has at most one slice on its way (I8).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use super::chunk::{chunk_of, chunks_for, pack};
 use super::entry::{Entry, Fingerprint};
+use super::guard::Failure;
 use super::record::{Checkpoint, FORMAT, Link, SealRecord, Span};
 use super::sealed::Sealed;
 use super::shelf::Shelf;
@@ -62,7 +64,7 @@ impl Pending {
     /// The sealed slice, when it is there.
     ///
     /// # Errors
-    /// The sealer gave up, which only a defect or the end of the process makes it do.
+    /// The sealer gave up.
     pub fn poll(&self) -> Result<Option<Sealed>, Abandoned> {
         match self.0.try_recv() {
             Ok(sealed) => Ok(Some(sealed)),
@@ -72,7 +74,7 @@ impl Pending {
     }
 }
 
-/// A slice that will not be sealed.
+/// The sealer has given up on a slice: a panic, which only a defect explains.
 #[derive(Debug)]
 pub struct Abandoned;
 
@@ -88,11 +90,18 @@ pub(super) enum Job {
     },
 }
 
-/// Works until the last sender is gone.
+/// Works until the last sender is gone. A job that panics is given up; the next is not its victim.
 pub(super) fn work(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
-        match job {
-            Job::Seal {
+        // What it touched is dropped with it: the reply's other end notices.
+        let _ = catch_unwind(AssertUnwindSafe(|| job.carry_out()));
+    }
+}
+
+impl Job {
+    fn carry_out(self) {
+        match self {
+            Self::Seal {
                 shelf,
                 closed,
                 reply,
@@ -103,7 +112,7 @@ pub(super) fn work(jobs: &Receiver<Job>) {
                 // A scope that has moved on takes its slice from the disk when it is back.
                 let _ = reply.send(sealed);
             }
-            Job::Remove { shelf, dir } => {
+            Self::Remove { shelf, dir } => {
                 fail::fail_point!("slice-drop", |_| crate::exit::die());
                 shelf.remove(&dir);
             }
@@ -113,25 +122,21 @@ pub(super) fn work(jobs: &Receiver<Job>) {
 
 /// Sorts and packs a closed slice; on the disk where that can be, else in memory. O(n log n).
 pub(super) fn seal(shelf: &Shelf, closed: &Closed) -> Sealed {
-    let entries = closed.entries.len() as u64;
-    let record = SealRecord {
-        format: FORMAT,
-        lineage: shelf.lineage().clone(),
-        span: closed.span,
-        entries,
-        chunks: chunks_for(entries),
-        checkpoint: closed.checkpoint,
-        chain: closed.chain.clone().unwrap_or_default(),
-    };
+    let record = record(shelf, closed);
     if closed.chain.is_some() && shelf.wants_disk() {
         match on_disk(shelf, &record, &*closed.entries) {
             Ok(sealed) => {
                 shelf.written();
                 return sealed;
             }
-            Err(why) => shelf.not_written(&record.span, &why),
+            Err(failure) => shelf.not_written(&record.span, &failure.why),
         }
     }
+    in_memory(record, closed)
+}
+
+/// Sorts and packs a closed slice, in memory. O(n log n).
+pub(super) fn in_memory(record: SealRecord, closed: &Closed) -> Sealed {
     let mut chunks = Vec::with_capacity(record.chunks as usize);
     let packed: Result<(), std::convert::Infallible> =
         pack_all(&*closed.entries, record.chunks, |_, bytes| {
@@ -142,8 +147,23 @@ pub(super) fn seal(shelf: &Shelf, closed: &Closed) -> Sealed {
     Sealed::in_memory(record, chunks)
 }
 
-fn on_disk(shelf: &Shelf, record: &SealRecord, entries: &dyn Entries) -> Result<Sealed, String> {
-    let dir = shelf.new_slice_dir(record.span.first_ordinal)?;
+pub(super) fn record(shelf: &Shelf, closed: &Closed) -> SealRecord {
+    let entries = closed.entries.len() as u64;
+    SealRecord {
+        format: FORMAT,
+        lineage: shelf.lineage().clone(),
+        span: closed.span,
+        entries,
+        chunks: chunks_for(entries),
+        checkpoint: closed.checkpoint,
+        chain: closed.chain.clone().unwrap_or_default(),
+    }
+}
+
+fn on_disk(shelf: &Shelf, record: &SealRecord, entries: &dyn Entries) -> Result<Sealed, Failure> {
+    let dir = shelf
+        .new_slice_dir(record.span.first_ordinal)
+        .map_err(Failure::lasting)?;
     fail::fail_point!("seal-begin", |_| crate::exit::die());
     let mut writer = Writer::create(&dir)?;
     pack_all(entries, record.chunks, |index, bytes| {

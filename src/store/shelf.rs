@@ -10,20 +10,21 @@
 //!
 //! A shelf without a directory (no store, or another process uses it) seals in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::guard::Failure;
 use super::handles::Handles;
 use super::record::{Checkpoint, Lineage, RecordError, SealRecord, Span};
 use super::sealed::{Damage, Sealed};
-use super::sealer::{Closed, Job, Pending, seal};
+use super::sealer::{self, Closed, Job, Pending, seal};
 use super::sled_dir;
-use super::{Aside, Store};
+use super::{Aside, Store, lock};
 
 pub(super) const LOCK: &str = "lock";
 pub(super) const OPENING: &str = "opening";
@@ -34,6 +35,8 @@ const SET_ASIDE_MAX: usize = 4;
 /// A start that ends while the slices are opened may have been killed by chance; this many in a row
 /// were not.
 const OPENING_MAX: u32 = 3;
+/// How long an earlier owner in this process is waited for.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long until a directory that is another's is tried again.
 const LOCK_PAUSE: Duration = Duration::from_secs(10);
 
@@ -48,9 +51,36 @@ pub struct Shelf {
 /// Whether the directory is ours.
 enum Lock {
     /// For as long as the file is open.
-    Ours { _file: File },
+    Ours { _file: File, _held: Held },
     /// Worth trying again from this time on.
     NotOurs { try_at: Instant },
+}
+
+/// Directories that shelves of this process hold: one that goes over to another worker is waited for,
+/// one that another process has is not.
+#[derive(Default)]
+pub(super) struct Holders(Mutex<HashSet<PathBuf>>);
+
+/// A directory is held until this is dropped.
+struct Held {
+    store: Arc<Store>,
+    dir: PathBuf,
+}
+
+impl Held {
+    fn new(store: &Arc<Store>, dir: &Path) -> Self {
+        lock(&store.holders().0).insert(dir.to_owned());
+        Self {
+            store: Arc::clone(store),
+            dir: dir.to_owned(),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        lock(&self.store.holders().0).remove(&self.dir);
+    }
 }
 
 /// What was found on a shelf, sound and complete up to a checkpoint.
@@ -67,6 +97,8 @@ enum Found {
     /// A write that did not end.
     Unfinished,
     Untrusted(Aside, String),
+    /// Files or memory ran short; what is there may be sound.
+    Unreadable(String),
 }
 
 impl Shelf {
@@ -80,7 +112,7 @@ impl Shelf {
                 try_at: Instant::now(),
             }),
         };
-        shelf.take_lock(Instant::now() + shelf.store.lock_patience());
+        shelf.take_lock(true);
         Arc::new(shelf)
     }
 
@@ -107,6 +139,11 @@ impl Shelf {
         pending
     }
 
+    /// Seals a slice in memory, here and now.
+    pub fn seal_in_memory(&self, closed: &Closed) -> Sealed {
+        sealer::in_memory(sealer::record(self, closed), closed)
+    }
+
     /// Removes a slice that is over, some time soon.
     pub fn retire(self: &Arc<Self>, sealed: &Sealed) {
         if let Some(dir) = sealed.dir() {
@@ -130,7 +167,7 @@ impl Shelf {
         if matches!(*self.lock(), Lock::NotOurs { try_at } if Instant::now() < try_at) {
             return false;
         }
-        self.take_lock(Instant::now());
+        self.take_lock(false);
         if self.is_ours() {
             // What was another's until now is not what we hold.
             for slice in self.slice_dirs() {
@@ -140,23 +177,30 @@ impl Shelf {
         self.is_ours()
     }
 
+    /// To be called once before [`Self::load`]. Slices at which several starts in a row ended (a
+    /// process that is killed tells nobody why) are set aside instead of being opened once more.
+    pub fn begin_opening(&self) {
+        let Some(dir) = self.dir.as_ref().filter(|_| self.is_ours()) else {
+            return;
+        };
+        if count_opening(dir) <= OPENING_MAX {
+            return;
+        }
+        for slice in &self.slice_dirs() {
+            let why = format!("{OPENING_MAX} starts in a row ended while slices were opened");
+            self.set_aside(slice, Aside::Suspect, &why);
+        }
+    }
+
     /// Opens what is there and keeps what can be trusted: a chain without a gap that ends in a
     /// checkpoint. What cannot be read or is another's is set aside, what is over or was never
-    /// finished is removed. `None` where nothing is left. O(slices); no chunk is read.
+    /// finished is removed. `None` where nothing is left, or files or memory run short at the moment.
+    /// O(slices); no chunk is read.
     pub fn load(&self) -> Option<Loaded> {
-        let dir = self.dir.as_ref()?;
         if !self.is_ours() {
             return None;
         }
-        let starts = begin_opening(dir);
         let dirs = self.slice_dirs();
-        if starts > OPENING_MAX {
-            for slice in &dirs {
-                let why = format!("{OPENING_MAX} starts in a row ended while it was opened");
-                self.set_aside(slice, Aside::Damaged, &why);
-            }
-            return None;
-        }
         let mut sound: HashMap<u64, Arc<Sealed>> = HashMap::new();
         for slice in dirs {
             match self.look(&slice) {
@@ -165,6 +209,11 @@ impl Shelf {
                 }
                 Found::Unfinished => self.remove(&slice),
                 Found::Untrusted(aside, why) => self.set_aside(&slice, aside, &why),
+                Found::Unreadable(why) => {
+                    let slice = slice.display();
+                    tracing::warn!(%slice, "the store cannot be read at the moment: {why}");
+                    return None;
+                }
             }
         }
         let chain = self.longest_chain(&mut sound);
@@ -188,8 +237,11 @@ impl Shelf {
         }
     }
 
-    /// A slice turned out to be damaged.
+    /// A slice could not be read. Where that says something of the slice, it is set aside.
     pub fn set_damaged_aside(&self, damage: &Damage) {
+        if damage.passing {
+            return;
+        }
         let slice = PathBuf::from(&damage.slice);
         if self.dir.as_ref().is_some_and(|dir| slice.starts_with(dir)) {
             self.set_aside(&slice, Aside::Damaged, &damage.why);
@@ -198,6 +250,9 @@ impl Shelf {
 
     /// Nothing on this shelf fits the journal.
     pub fn set_all_aside(&self, why: &str) {
+        if !self.is_ours() {
+            return;
+        }
         for slice in self.slice_dirs() {
             self.set_aside(&slice, Aside::Stale, why);
         }
@@ -241,17 +296,38 @@ impl Shelf {
         }
     }
 
-    /// Tries until the deadline; says in the health where it does not succeed.
-    fn take_lock(&self, deadline: Instant) {
+    /// Takes the lock; says in the health where it does not succeed. An earlier owner in this process
+    /// lets go once the sealer is done with what it was given; that is worth a `wait`.
+    fn take_lock(&self, wait: bool) {
         let Some(dir) = &self.dir else { return };
         let component = self.component();
-        match lock_file(dir, deadline) {
+        let deadline = Instant::now() + HANDOVER_PATIENCE;
+        let outcome = loop {
+            match lock_file(dir) {
+                Ok(Some(file)) => break Ok(file),
+                Ok(None) => {
+                    let handed_over = wait && lock(&self.store.holders().0).contains(dir);
+                    if !handed_over || Instant::now() >= deadline {
+                        break Err(format!(
+                            "{} is in use; give every instance a store.path of its own",
+                            dir.display()
+                        ));
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => break Err(format!("{} cannot be used: {error}", dir.display())),
+            }
+        };
+        match outcome {
             Ok(file) => {
-                *self.lock() = Lock::Ours { _file: file };
+                let held = Held::new(&self.store, dir);
+                *self.lock() = Lock::Ours {
+                    _file: file,
+                    _held: held,
+                };
                 self.store.usable(&component);
             }
             Err(why) => {
-                self.store.note_busy();
                 *self.lock() = Lock::NotOurs {
                     try_at: Instant::now() + LOCK_PAUSE,
                 };
@@ -272,9 +348,13 @@ impl Shelf {
     fn look(&self, slice: &Path) -> Found {
         fail::fail_point!("restore", |_| crate::exit::die());
         let damaged = |why: String| Found::Untrusted(Aside::Damaged, why);
+        let failed = |failure: Failure| match failure.passing {
+            true => Found::Unreadable(failure.why),
+            false => damaged(failure.why),
+        };
         let db = match sled_dir::open(slice, false) {
             Ok(db) => db,
-            Err(why) => return damaged(why),
+            Err(failure) => return failed(failure),
         };
         let record = match sled_dir::seal_record(&db) {
             Ok(Some(bytes)) => SealRecord::decode(&bytes),
@@ -282,9 +362,9 @@ impl Shelf {
                 sled_dir::close(db);
                 return Found::Unfinished;
             }
-            Err(why) => {
+            Err(failure) => {
                 sled_dir::close(db);
-                return damaged(why);
+                return failed(failure);
             }
         };
         let found = match record {
@@ -384,7 +464,7 @@ impl Shelf {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lock> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lock)
     }
 }
 
@@ -397,30 +477,19 @@ impl Drop for Shelf {
     }
 }
 
-/// Makes the directory and locks it against other processes, and other owners in this one.
-fn lock_file(dir: &Path, deadline: Instant) -> Result<File, String> {
-    let unusable = |error: std::io::Error| format!("{} cannot be used: {error}", dir.display());
-    fs::create_dir_all(dir).map_err(unusable)?;
+/// Makes the directory and locks it against other processes, and other owners in this one; `None`
+/// where one of them has it.
+fn lock_file(dir: &Path) -> std::io::Result<Option<File>> {
+    fs::create_dir_all(dir)?;
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(dir.join(LOCK))
-        .map_err(unusable)?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(format!(
-                    "{} is in use by another process; give every instance a store.path of its own",
-                    dir.display()
-                ));
-            }
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
-        }
+        .open(dir.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -461,7 +530,7 @@ pub(super) fn dir_name(lineage: &Lineage) -> String {
 }
 
 /// Counts this start, until [`Shelf::loaded`] says that it went well.
-fn begin_opening(dir: &Path) -> u32 {
+fn count_opening(dir: &Path) -> u32 {
     let path = dir.join(OPENING);
     let before = fs::read_to_string(&path)
         .ok()

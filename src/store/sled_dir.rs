@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sled::IVec;
 
-use super::guard::guarded;
+use super::guard::{Failure, guarded};
 
 const SEAL_KEY: &[u8] = b"seal record";
 /// Fewer than the changes after which sled writes a leaf anew (10), and than the keys at which it
@@ -26,10 +26,10 @@ const SEGMENT_BYTES: usize = 256 * 1024;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Opens a database that is there, or makes one where `create` says so.
-pub(super) fn open(dir: &Path, create: bool) -> Result<sled::Db, String> {
+pub(super) fn open(dir: &Path, create: bool) -> Result<sled::Db, Failure> {
     if !create && !dir.join("db").is_file() {
         // sled would make a new, empty one.
-        return Err("its database file is missing".to_owned());
+        return Err(Failure::lasting("its database file is missing".to_owned()));
     }
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -44,7 +44,7 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<sled::Db, String> {
                 .open()
         });
         match opened {
-            Err(why) if why.contains("could not acquire lock") && Instant::now() < deadline => {
+            Err(failure) if failure.is_lock() && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             other => return other,
@@ -54,27 +54,28 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<sled::Db, String> {
 
 /// Writes chunks as they come, in order, and then the seal record.
 pub(super) struct Writer {
-    db: sled::Db,
+    /// `None` only when it is dropped.
+    db: Option<sled::Db>,
     tree: Option<sled::Tree>,
     bytes: u64,
 }
 
 impl Writer {
-    pub fn create(dir: &Path) -> Result<Self, String> {
+    pub fn create(dir: &Path) -> Result<Self, Failure> {
         Ok(Self {
-            db: open(dir, true)?,
+            db: Some(open(dir, true)?),
             tree: None,
             bytes: 0,
         })
     }
 
-    pub fn put(&mut self, index: u32, chunk: &[u8]) -> Result<(), String> {
+    pub fn put(&mut self, index: u32, chunk: &[u8]) -> Result<(), Failure> {
         let (tree, key) = place(index);
-        if key == 0 {
-            self.tree = Some(guarded(|| self.db.open_tree(tree.to_be_bytes()))?);
+        if let (0, Some(db)) = (key, &self.db) {
+            self.tree = Some(guarded(|| db.open_tree(tree.to_be_bytes()))?);
         }
         let Some(tree) = &self.tree else {
-            return Err(format!("chunk {index} comes first"));
+            return Err(Failure::lasting(format!("chunk {index} comes first")));
         };
         guarded(|| tree.insert([key], chunk))?;
         self.bytes += chunk.len() as u64;
@@ -83,11 +84,22 @@ impl Writer {
 
     /// The slice is there from the moment at which its seal record is: one write, after all chunks
     /// are on the disk. Gives the database, and how many bytes of chunks it holds.
-    pub fn seal(self, record: &[u8]) -> Result<(sled::Db, u64), String> {
-        guarded(|| self.db.flush())?;
-        guarded(|| self.db.insert(SEAL_KEY, record))?;
-        guarded(|| self.db.flush())?;
-        Ok((self.db, self.bytes))
+    pub fn seal(mut self, record: &[u8]) -> Result<(sled::Db, u64), Failure> {
+        let Some(db) = self.db.clone() else {
+            return Err(Failure::lasting("it is closed".to_owned()));
+        };
+        guarded(|| db.flush())?;
+        guarded(|| db.insert(SEAL_KEY, record))?;
+        guarded(|| db.flush())?;
+        self.tree = None;
+        Ok((db, self.bytes))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let (tree, db) = (self.tree.take(), self.db.take());
+        close((tree, db));
     }
 }
 
@@ -96,19 +108,21 @@ fn place(index: u32) -> (u32, u8) {
     (index / CHUNKS_PER_TREE, (index % CHUNKS_PER_TREE) as u8)
 }
 
-pub(super) fn seal_record(db: &sled::Db) -> Result<Option<IVec>, String> {
+pub(super) fn seal_record(db: &sled::Db) -> Result<Option<IVec>, Failure> {
     guarded(|| db.get(SEAL_KEY))
 }
 
-pub(super) fn chunk(db: &sled::Db, index: u32) -> Result<Option<IVec>, String> {
+/// Opening a tree makes it where it is missing: a damaged slice is written to then, which is set
+/// aside all the same.
+pub(super) fn chunk(db: &sled::Db, index: u32) -> Result<Option<IVec>, Failure> {
     let (tree, key) = place(index);
     guarded(|| db.open_tree(tree.to_be_bytes())?.get([key]))
 }
 
-/// Lets go of a database. Closing one that is damaged may panic, too.
-pub(super) fn close(db: sled::Db) {
+/// Lets go of a database, or what belongs to one. The last to do so closes it, which may panic.
+pub(super) fn close<T>(of_a_database: T) {
     let _ = guarded(|| {
-        drop(db);
+        drop(of_a_database);
         Ok(())
     });
 }

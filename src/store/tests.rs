@@ -53,6 +53,7 @@ impl Bench {
     fn store(&self) -> Arc<Store> {
         Store::open(
             self.dir.path(),
+            64 << 20,
             Arc::clone(&self.metrics),
             self.health.clone(),
         )

@@ -11,7 +11,6 @@
 
 use std::collections::VecDeque;
 use std::ops::AddAssign;
-use std::sync::Arc;
 
 use super::ring::{Geometry, Ring};
 use super::slices::Kept;
@@ -19,9 +18,9 @@ use crate::store::{Damage, Sealed};
 
 /// More than a window is ever cut into.
 pub(super) const MAX_PLANES: u32 = 128;
-/// Ids of all slices together in one segment of the ring: a step of a rebuild feeds one segment.
-const IDS_PER_SEGMENT: u64 = 32_768;
-/// Ids that a step feeds in other cases; like a segment, that takes about a millisecond.
+/// Ids of all slices together in one segment of the ring.
+const IDS_PER_SEGMENT: u64 = 262_144;
+/// Ids that a step feeds to the ring: about a millisecond, where their chunks are in memory.
 const IDS_PER_STEP: u64 = 32_768;
 /// Bytes of the ring that a step clears a plane in.
 const BYTES_PER_STEP: u64 = 4 * 1024 * 1024;
@@ -43,20 +42,29 @@ pub(super) struct Filter {
 }
 
 enum Work {
-    /// Sets the bits of one slice, from this segment on.
-    Absorb { feed: Feed, segment: u32 },
-    /// Feeds all sealed slices to a new table, which does not know the `clean` ones of the dying
-    /// planes.
-    Rebuild { feeds: Vec<Feed>, clean: u128 },
+    /// Sets the bits of one slice.
+    Absorb(Feed),
+    /// Feeds all sealed slices, one after the other, to a ring of another shape, which does not know
+    /// the `clean` ones of the dying planes.
+    Rebuild(Box<Rebuild>),
     /// Clears a plane, from this segment on.
     Sweep { plane: u32, segment: u32 },
 }
 
-/// A slice that is being fed to the ring.
+struct Rebuild {
+    ring: Ring,
+    feeds: Vec<Feed>,
+    /// How many of them are done.
+    done: usize,
+    clean: u128,
+}
+
+/// A slice that is being fed to a ring.
 struct Feed {
     first_ordinal: u64,
     plane: u32,
-    /// Ids fed so far.
+    /// The next segment, and ids fed so far.
+    segment: u32,
     ids: u64,
 }
 
@@ -149,12 +157,12 @@ impl Filter {
                 self.sweep(plane, segment);
                 Ok(true)
             }
-            Some(Work::Absorb { feed, segment }) => {
-                self.absorb(kept, feed, segment)?;
+            Some(Work::Absorb(feed)) => {
+                self.absorb(kept, feed)?;
                 Ok(true)
             }
-            Some(Work::Rebuild { feeds, clean }) => {
-                self.rebuild(kept, feeds, clean)?;
+            Some(Work::Rebuild(rebuild)) => {
+                self.rebuild(kept, rebuild)?;
                 Ok(true)
             }
         }
@@ -182,10 +190,7 @@ impl Filter {
                 plane < geometry.planes && expected(geometry, sealed()) <= self.target
             });
             return Some(if fits {
-                Work::Absorb {
-                    feed: Feed::new(next, plane),
-                    segment: 0,
-                }
+                Work::Absorb(Feed::new(next, plane))
             } else {
                 self.begin_rebuild(kept)
             });
@@ -228,11 +233,12 @@ impl Filter {
             bytes = geometry.bytes(),
             "rebuilding a filter"
         );
-        self.ring.begin_rebuild(geometry);
-        Work::Rebuild {
+        Work::Rebuild(Box::new(Rebuild {
+            ring: Ring::new(geometry),
             feeds,
+            done: 0,
             clean: self.dying,
-        }
+        }))
     }
 
     fn sweep(&mut self, plane: u32, mut segment: u32) {
@@ -251,52 +257,30 @@ impl Filter {
         }
     }
 
-    fn absorb(
-        &mut self,
-        kept: &mut VecDeque<Kept>,
-        mut feed: Feed,
-        mut segment: u32,
-    ) -> Result<(), Damage> {
-        let segments = self.ring.segments();
-        if let Some(sealed) = feed.slice(kept) {
-            let most = feed.ids + IDS_PER_STEP;
-            while segment < segments && feed.ids < most {
-                let ring = &mut self.ring;
-                sealed.chunks(ring.segment_range(segment), |chunk| {
-                    feed.ids += ring.set_all(segment, feed.plane, chunk.fingerprints());
-                })?;
-                segment += 1;
-            }
-            if segment < segments {
-                self.work = Some(Work::Absorb { feed, segment });
-                return Ok(());
-            }
+    fn absorb(&mut self, kept: &mut VecDeque<Kept>, mut feed: Feed) -> Result<(), Damage> {
+        if feed.step(kept, &mut self.ring)? {
+            self.join(kept, &feed)
+        } else {
+            self.work = Some(Work::Absorb(feed));
+            Ok(())
         }
-        self.join(kept, &feed)
     }
 
+    /// Slice by slice, so that each database is opened once. Both rings are there until it is done.
     fn rebuild(
         &mut self,
         kept: &mut VecDeque<Kept>,
-        mut feeds: Vec<Feed>,
-        clean: u128,
+        mut rebuild: Box<Rebuild>,
     ) -> Result<(), Damage> {
-        if let Some(mut segment) = self.ring.open_segment() {
-            for feed in &mut feeds {
-                if let Some(sealed) = feed.slice(kept) {
-                    sealed.chunks(segment.range(), |chunk| {
-                        feed.ids += segment.set_all(feed.plane, chunk.fingerprints());
-                    })?;
-                }
-            }
-            self.ring.publish(segment);
-        }
-        if self.ring.rebuilding().is_some() {
-            self.work = Some(Work::Rebuild { feeds, clean });
+        if let Some(feed) = rebuild.feeds.get_mut(rebuild.done) {
+            rebuild.done += usize::from(feed.step(kept, &mut rebuild.ring)?);
+            self.work = Some(Work::Rebuild(rebuild));
             return Ok(());
         }
-        self.dying &= !clean;
-        feeds.iter().try_for_each(|feed| self.join(kept, feed))
+        self.ring = rebuild.ring;
+        self.dying &= !rebuild.clean;
+        let mut feeds = rebuild.feeds.iter();
+        feeds.try_for_each(|feed| self.join(kept, feed))
     }
 
     /// All of a slice has been fed: from now on the filter answers for it, and it is needed in memory
@@ -325,16 +309,27 @@ impl Feed {
         Self {
             first_ordinal: kept.span.first_ordinal,
             plane,
+            segment: 0,
             ids: 0,
         }
     }
 
-    /// The slice, unless it is over by now. O(slices).
-    fn slice(&self, kept: &VecDeque<Kept>) -> Option<Arc<Sealed>> {
+    /// Feeds some thousands of ids; true when there are none left, or the slice is over by now.
+    fn step(&mut self, kept: &VecDeque<Kept>, ring: &mut Ring) -> Result<bool, Damage> {
         let found = kept
             .iter()
-            .find(|kept| kept.span.first_ordinal == self.first_ordinal)?;
-        found.sealed.clone()
+            .find(|kept| kept.span.first_ordinal == self.first_ordinal);
+        let Some(sealed) = found.and_then(|kept| kept.sealed.as_ref()) else {
+            return Ok(true);
+        };
+        let most = self.ids + IDS_PER_STEP;
+        while self.segment < ring.segments() && self.ids < most {
+            sealed.chunks(ring.segment_range(self.segment), |chunk| {
+                self.ids += ring.set_all(self.segment, self.plane, chunk.fingerprints());
+            })?;
+            self.segment += 1;
+        }
+        Ok(self.segment == ring.segments())
     }
 }
 

@@ -25,7 +25,6 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config;
@@ -151,24 +150,25 @@ impl SeenWindow {
     }
 
     /// The window that the shelf holds, with its filter, up to the [`Self::checkpoint`] that it has
-    /// then; an empty one where nothing can be trusted. `journal` are the offsets that the journal
-    /// holds: a window that ends anywhere else is not one of this journal. What is found to be
-    /// damaged on the way is set aside, and the rest is tried again. Stops early, with whatever it
-    /// has, when `go_on` says no. O(ids); reads all of them once.
+    /// then; an empty one where nothing can be trusted. `fits` says whether the journal has what a
+    /// checkpoint names. What is found to be damaged on the way is set aside, and the rest is tried
+    /// again. Stops early, with whatever it has, when `go_on` says no. O(ids); reads all of them once.
     pub fn load(
         limits: config::Window,
         sizing: Sizing,
         shelf: &Arc<Shelf>,
-        journal: Range<i64>,
+        fits: impl Fn(&Checkpoint) -> bool,
         go_on: impl Fn() -> bool,
     ) -> Self {
-        while let Some(loaded) = shelf.load() {
-            let last_run = loaded.checkpoint.anchor.offset;
-            if !journal.contains(&last_run) {
+        shelf.begin_opening();
+        // Each round that finds damage leaves fewer slices.
+        for _ in 0..=filter::MAX_PLANES {
+            let Some(loaded) = shelf.load() else { break };
+            if !fits(&loaded.checkpoint) {
+                let offset = loaded.checkpoint.anchor.offset;
                 drop(loaded);
                 shelf.set_all_aside(&format!(
-                    "it ends with the run at journal offset {last_run}, and the journal holds {} to {}",
-                    journal.start, journal.end
+                    "it ends with the run at journal offset {offset}, which the journal does not hold"
                 ));
                 break;
             }
@@ -181,6 +181,9 @@ impl SeenWindow {
                 Err(damage) => {
                     drop(window);
                     shelf.set_damaged_aside(&damage);
+                    if damage.passing {
+                        break;
+                    }
                 }
             }
         }

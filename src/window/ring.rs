@@ -158,15 +158,13 @@ impl Geometry {
         vec![0; self.pages_per_segment as usize * page_bytes + PADDING].into_boxed_slice()
     }
 
-    /// Sets the bits of those fingerprints that belong to `segment`, and returns their number. With
-    /// `sweep_first`, each page is fetched into the cache before its bits are set.
+    /// Sets the bits of those fingerprints that belong to `segment`, and returns their number.
     fn set_all(
         &self,
         segment: u32,
         memory: &mut [u8],
         plane: u32,
         fingerprints: impl IntoIterator<Item = u128>,
-        sweep_first: bool,
     ) -> u64 {
         if plane >= self.planes {
             return 0;
@@ -180,7 +178,7 @@ impl Geometry {
             }
             let start = self.page_start(high);
             let page = &mut memory[start..][..PAGE_POSITIONS * stride];
-            if sweep_first && swept.replace(start) != Some(start) {
+            if swept.replace(start) != Some(start) {
                 sweep(page);
             }
             for position in positions_of(fingerprint) {
@@ -192,46 +190,32 @@ impl Geometry {
     }
 }
 
-/// The ring: the table in use and, while a rebuild is under way, the one that replaces it.
-///
-/// Rebuilding goes on segment by segment in the order of the fingerprints: those whose high half
-/// lies below `boundary` are answered from the new table, the others from the old one, whose
-/// segments are freed as soon as they lie wholly below. The caller may give the planes new numbers
-/// with a rebuild; the start of [`Ring::rebuild_range`] tells which numbers an answer has.
+/// The ring. Its shape is fixed; one of another shape is a new ring, which its owner feeds with all
+/// live slices before it takes the place of this one.
 ///
 /// A plane that was not fed answers "certainly not here", so callers treat a slice as unfiltered
 /// until its plane is fed, and mask out planes that belong to no slice.
 #[derive(Debug, Default)]
 pub struct Ring {
-    current: Option<Table>,
-    next: Option<Table>,
-    /// 0 while no rebuild is under way.
-    boundary: u64,
-    /// Rebuilds begun so far: tells a segment that was left over from an earlier one.
-    rebuilds: u64,
-}
-
-#[derive(Debug)]
-struct Table {
-    geometry: Geometry,
-    /// Freed segments are empty; the new table of a rebuild has only the published ones.
+    geometry: Option<Geometry>,
     segments: Vec<Box<[u8]>>,
-}
-
-/// A fresh segment of the table being built: not visible before [`Ring::publish`], and independent
-/// of the ring until then, so that it can be fed without holding a lock.
-#[derive(Debug)]
-pub struct OpenSegment {
-    geometry: Geometry,
-    index: u32,
-    rebuild: u64,
-    memory: Box<[u8]>,
 }
 
 impl Ring {
     /// A ring without memory: every check is negative.
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// A ring of this shape in which nothing is set. The system gives its memory as it is touched.
+    pub fn new(geometry: Geometry) -> Self {
+        let geometry = geometry.allowed();
+        Self {
+            geometry: Some(geometry),
+            segments: (0..geometry.segments())
+                .map(|_| geometry.new_segment())
+                .collect(),
+        }
     }
 
     /// Bit `p` is set if plane `p` may hold the fingerprint, and clear if it certainly does not.
@@ -241,15 +225,11 @@ impl Ring {
     #[inline]
     pub fn check(&self, fingerprint: u128) -> u128 {
         let high = high_half(fingerprint);
-        let table = if high < self.boundary {
-            &self.next
-        } else {
-            &self.current
-        };
-        let Some(Table { geometry, segments }) = table else {
+        let Some(geometry) = self.geometry else {
             return 0;
         };
-        let memory = &segments[geometry.segment_of(high) as usize][geometry.page_start(high)..];
+        let memory =
+            &self.segments[geometry.segment_of(high) as usize][geometry.page_start(high)..];
         match geometry.stride() {
             1 => and_words::<1>(memory, 1, fingerprint),
             stride @ 2..=8 => and_words::<8>(memory, stride, fingerprint),
@@ -257,35 +237,29 @@ impl Ring {
         }
     }
 
-    /// The shape of the table being built if there is one, else of the table in use.
+    /// Its shape; `None` for an empty ring.
     pub fn geometry(&self) -> Option<Geometry> {
-        self.next
-            .as_ref()
-            .or(self.current.as_ref())
-            .map(|table| table.geometry)
+        self.geometry
     }
 
-    /// Bytes held by both tables, without an open segment. Takes time linear in the segments.
+    /// Memory that it holds, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        let tables = [&self.current, &self.next];
-        let segments = tables
-            .into_iter()
-            .flatten()
-            .flat_map(|table| &table.segments);
-        segments.map(|memory| memory.len() as u64).sum()
+        let segment = self
+            .segments
+            .first()
+            .map_or(0, |memory| memory.len() as u64);
+        segment * self.segments.len() as u64
     }
 
-    /// Segments that can be fed and cleared: none in an empty ring and while it is being rebuilt.
+    /// Segments that can be fed and cleared, one after the other: none in an empty ring.
     pub fn segments(&self) -> u32 {
-        self.settled().map_or(0, |table| table.geometry.segments())
+        self.geometry.map_or(0, |geometry| geometry.segments())
     }
 
     /// High halves of the fingerprints that belong to a segment; an empty range if it does not exist.
     pub fn segment_range(&self, segment: u32) -> RangeInclusive<u64> {
-        match self.settled() {
-            Some(Table { geometry, .. }) if segment < geometry.segments() => {
-                geometry.segment_range(segment)
-            }
+        match self.geometry {
+            Some(geometry) if segment < geometry.segments() => geometry.segment_range(segment),
             _ => RangeInclusive::new(1, 0),
         }
     }
@@ -294,23 +268,23 @@ impl Ring {
     /// others are passed over. Any order will do, but sorted ones are set in one sweep over the
     /// memory and many times faster.
     ///
-    /// Does nothing, and returns 0, if the ring has no such segment or plane or is being rebuilt.
+    /// Does nothing, and returns 0, if the ring has no such segment or plane.
     pub fn set_all(
         &mut self,
         segment: u32,
         plane: u32,
         fingerprints: impl IntoIterator<Item = u128>,
     ) -> u64 {
-        let Some((geometry, memory)) = self.settled_segment(segment) else {
+        let Some((geometry, memory)) = self.segment(segment) else {
             return 0;
         };
-        geometry.set_all(segment, memory, plane, fingerprints, true)
+        geometry.set_all(segment, memory, plane, fingerprints)
     }
 
     /// Clears one plane of a segment in one sweep over its memory. Does nothing where
     /// [`Ring::set_all`] does nothing.
     pub fn clear(&mut self, segment: u32, plane: u32) {
-        let Some((geometry, memory)) = self.settled_segment(segment) else {
+        let Some((geometry, memory)) = self.segment(segment) else {
             return;
         };
         if plane >= geometry.planes {
@@ -328,111 +302,8 @@ impl Ring {
         }
     }
 
-    /// Begins to replace the table by an empty one of the given shape. Every live slice has to be
-    /// fed again, see [`Ring::open_segment`].
-    ///
-    /// Returns false and does nothing if a rebuild is under way, because parts of the old table are
-    /// gone by then. Memory stays below the larger table and two segments if both have the same
-    /// number of segments; an old table in one piece is freed only at the end.
-    pub fn begin_rebuild(&mut self, geometry: Geometry) -> bool {
-        if self.next.is_some() {
-            return false;
-        }
-        self.next = Some(Table {
-            geometry: geometry.allowed(),
-            segments: Vec::new(),
-        });
-        self.rebuilds += 1;
-        true
-    }
-
-    /// The next segment of the new table to be fed, if a rebuild is under way.
-    pub fn rebuilding(&self) -> Option<u32> {
-        self.next.as_ref().map(|table| table.segments.len() as u32)
-    }
-
-    /// High halves of the fingerprints that belong to that segment. Those below its start are
-    /// answered by the new table, the others by the old one.
-    pub fn rebuild_range(&self) -> Option<RangeInclusive<u64>> {
-        let (table, segment) = (self.next.as_ref()?, self.rebuilding()?);
-        Some(table.geometry.segment_range(segment))
-    }
-
-    /// Allocates that segment, for the caller to feed with all live slices and to publish. Like any
-    /// allocation it ends the process if memory is out: hold [`Geometry::bytes`] against a budget.
-    ///
-    /// Feeding is fastest if a segment fits in the second-level cache.
-    pub fn open_segment(&self) -> Option<OpenSegment> {
-        let (geometry, index) = (self.next.as_ref()?.geometry, self.rebuilding()?);
-        let memory = geometry.new_segment();
-        Some(OpenSegment {
-            geometry,
-            index,
-            rebuild: self.rebuilds,
-            memory,
-        })
-    }
-
-    /// Takes a fed segment into use and frees what lies wholly below it in the old table. The last
-    /// one ends the rebuild.
-    ///
-    /// Returns false and drops the segment if it is not the next one of the rebuild under way.
-    pub fn publish(&mut self, segment: OpenSegment) -> bool {
-        let OpenSegment {
-            geometry,
-            index,
-            rebuild,
-            memory,
-        } = segment;
-        if self.rebuilding() != Some(index) || self.rebuilds != rebuild {
-            return false;
-        }
-        let Some(mut next) = self.next.take() else {
-            return false;
-        };
-        next.segments.push(memory);
-        if index + 1 == geometry.segments() {
-            self.boundary = 0;
-            self.current = Some(next);
-            return true;
-        }
-        let boundary = *geometry.segment_range(index + 1).start();
-        if let Some(Table {
-            geometry: old,
-            segments,
-        }) = &mut self.current
-        {
-            let below = old.segment_of(self.boundary) as usize..old.segment_of(boundary) as usize;
-            segments[below].fill_with(Box::default);
-        }
-        self.boundary = boundary;
-        self.next = Some(next);
-        true
-    }
-
-    /// The table in use unless it is being replaced.
-    fn settled(&self) -> Option<&Table> {
-        self.current.as_ref().filter(|_| self.next.is_none())
-    }
-
-    fn settled_segment(&mut self, segment: u32) -> Option<(Geometry, &mut [u8])> {
-        let table = self.current.as_mut().filter(|_| self.next.is_none())?;
-        Some((table.geometry, table.segments.get_mut(segment as usize)?))
-    }
-}
-
-impl OpenSegment {
-    /// High halves of the fingerprints that belong to this segment.
-    pub fn range(&self) -> RangeInclusive<u64> {
-        self.geometry.segment_range(self.index)
-    }
-
-    /// Sets the bits of those fingerprints that belong to this segment, and returns their number,
-    /// which is 0 if the new table has no such plane. See [`Ring::set_all`].
-    pub fn set_all(&mut self, plane: u32, fingerprints: impl IntoIterator<Item = u128>) -> u64 {
-        // A segment is fed plane by plane and stays in the cache if it is small: no sweep.
-        self.geometry
-            .set_all(self.index, &mut self.memory, plane, fingerprints, false)
+    fn segment(&mut self, segment: u32) -> Option<(Geometry, &mut [u8])> {
+        Some((self.geometry?, self.segments.get_mut(segment as usize)?))
     }
 }
 

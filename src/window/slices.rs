@@ -155,25 +155,27 @@ impl Slices {
         if let Some(entry) = self.active.get(fingerprint) {
             return Ok(Some(entry));
         }
-        let mut older = self.kept.iter().rev().peekable();
-        while let Some(ram) = older.peek().and_then(|kept| kept.ram.as_ref()) {
-            if let Some(entry) = ram.get(fingerprint) {
-                return Ok(Some(entry));
-            }
-            older.next();
-        }
-        if older.peek().is_none() {
-            return Ok(None);
-        }
-        let planes = self.filter.check(fingerprint);
-        for kept in older {
-            // Without a plane there is no filter to ask.
-            let may_hold = kept.plane.is_none_or(|plane| planes & (1 << plane) != 0);
-            if let (true, Some(sealed)) = (may_hold, &kept.sealed) {
-                if let Some(entry) = sealed.get(fingerprint)? {
-                    return Ok(Some(entry));
+        let mut planes = None;
+        for kept in self.kept.iter().rev() {
+            let found = match (&kept.ram, kept.plane, &kept.sealed) {
+                (Some(ram), ..) => ram.get(fingerprint),
+                (None, Some(plane), Some(sealed)) => {
+                    let planes = *planes.get_or_insert_with(|| self.filter.check(fingerprint));
+                    if planes & (1 << plane) == 0 {
+                        continue;
+                    }
+                    let found = sealed.get(fingerprint)?;
+                    if found.is_none() {
+                        self.filter.note_false_positive();
+                    }
+                    found
                 }
-                self.filter.note_false_positive();
+                // Not in the filter yet: there is none to ask.
+                (None, None, Some(sealed)) => sealed.get(fingerprint)?,
+                (None, _, None) => None,
+            };
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -345,8 +347,17 @@ impl Slices {
         };
         let sealed = match done {
             Ok(Some(sealed)) => Arc::new(sealed),
-            // It is tried again.
-            Ok(None) | Err(Abandoned) => return,
+            Ok(None) => return,
+            Err(Abandoned) => {
+                let at = self
+                    .kept
+                    .iter()
+                    .position(|kept| kept.span.first_ordinal == sealing.first_ordinal);
+                let Some(closed) = at.and_then(|at| self.closed(at)) else {
+                    return;
+                };
+                Arc::new(self.shelf.seal_in_memory(&closed))
+            }
         };
         let found = self
             .kept
@@ -383,7 +394,18 @@ impl Slices {
             Some(at) if self.shelf.wants_disk() => Some(at),
             _ => due,
         };
-        let Some(at) = next else { return };
+        let Some(closed) = next.and_then(|at| self.closed(at)) else {
+            return;
+        };
+        self.sealing = Some(Sealing {
+            first_ordinal: closed.span.first_ordinal,
+            pending: self.shelf.seal(closed),
+            retired: self.retired.len(),
+        });
+    }
+
+    /// A closed slice as the sealer wants it.
+    fn closed(&self, at: usize) -> Option<Closed> {
         let chain: Option<Vec<Link>> = self
             .kept
             .range(..at)
@@ -396,19 +418,14 @@ impl Slices {
         let entries: Arc<dyn Entries> = match (&kept.ram, &kept.sealed) {
             (Some(ram), _) => Arc::clone(ram) as Arc<dyn Entries>,
             (None, Some(sealed)) => Arc::clone(sealed) as Arc<dyn Entries>,
-            (None, None) => return,
+            (None, None) => return None,
         };
-        let pending = self.shelf.seal(Closed {
+        Some(Closed {
             span: kept.span,
             checkpoint: kept.checkpoint,
             entries,
             chain,
-        });
-        self.sealing = Some(Sealing {
-            first_ordinal: kept.span.first_ordinal,
-            pending,
-            retired: self.retired.len(),
-        });
+        })
     }
 
     fn remove_retired(&mut self, count: usize) {

@@ -74,23 +74,34 @@ impl Worker {
         Ok(())
     }
 
-    /// Some of the windows' work beside the verdicts: slices to the store, the filter's size.
+    /// Some of the windows' work beside the verdicts: slices to the store, the filter's size. Windows
+    /// take turns, and all together take a few milliseconds.
     pub(super) fn tend_windows(&mut self) -> Result<(), Stop> {
-        let mut steps = TENDING_STEPS;
+        let started = Instant::now();
+        let mut next_turn = None;
         let mut damaged = None;
+        let turn = self.tending_turn;
         for (place, scope) in self.scopes.active() {
-            match scope.window.tend(steps) {
-                Ok(done) => steps -= done,
-                Err(damage) => {
-                    damaged = Some((place, damage));
+            let has_turn = place >= turn && started.elapsed() < TENDING;
+            if place >= turn && !has_turn {
+                next_turn.get_or_insert(place);
+            }
+            // Without a turn, slices are handed over and taken back all the same.
+            let mut steps = scope.window.tend(usize::from(has_turn));
+            while has_turn && matches!(steps, Ok(1)) {
+                if started.elapsed() >= TENDING {
+                    next_turn.get_or_insert(place);
                     break;
                 }
+                steps = scope.window.tend(1);
             }
-            if steps == 0 {
+            if let Err(damage) = steps {
+                damaged = Some((place, damage));
                 break;
             }
         }
-        self.tending = steps == 0;
+        self.tending = next_turn.is_some() || turn > 0;
+        self.tending_turn = next_turn.unwrap_or(0);
         match damaged {
             Some((place, damage)) => self.rebuild_seen_set(place, &damage),
             None => Ok(()),

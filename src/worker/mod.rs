@@ -60,8 +60,9 @@ pub struct Shared {
 const POLL: Duration = Duration::from_millis(100);
 /// Records judged before the loop looks up; keeps rebalances and commits on time.
 const RECORDS_PER_ROUND: usize = 2_000;
-/// Steps of about a millisecond that all windows together may take of a turn of the loop.
-const TENDING_STEPS: usize = 4;
+/// What the windows' other work may take of a turn of the loop, all together; a step that has begun
+/// is finished.
+const TENDING: Duration = Duration::from_millis(4);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long Kafka may stay out of reach at start before the process says so and ends (69).
@@ -127,6 +128,8 @@ struct Worker {
     next_trim: Instant,
     /// A window has work left beside its verdicts.
     tending: bool,
+    /// The place of the scope whose window has the next turn at it.
+    tending_turn: usize,
 }
 
 impl Worker {
@@ -163,6 +166,7 @@ impl Worker {
             next_discovery: now,
             next_trim: now,
             tending: false,
+            tending_turn: 0,
             admin,
             config,
             shared,

@@ -25,25 +25,12 @@ fn run(seed: u64, ids: u64) -> Vec<u128> {
     run
 }
 
-/// Feeds slice `p` to plane `p`.
-fn publish_next(ring: &mut Ring, slices: &[Vec<u128>]) {
-    let mut segment = ring.open_segment().unwrap();
-    for (plane, slice) in slices.iter().enumerate() {
-        segment.set_all(plane as u32, slice.iter().copied());
-    }
-    assert!(ring.publish(segment));
-}
-
-fn rebuild(ring: &mut Ring, geometry: Geometry, slices: &[Vec<u128>]) {
-    assert!(ring.begin_rebuild(geometry));
-    while ring.rebuilding().is_some() {
-        publish_next(ring, slices);
-    }
-}
-
+/// Slice `p` is fed to plane `p`.
 fn ring_of(geometry: Geometry, slices: &[Vec<u128>]) -> Ring {
-    let mut ring = Ring::empty();
-    rebuild(&mut ring, geometry, slices);
+    let mut ring = Ring::new(geometry);
+    for (plane, slice) in slices.iter().enumerate() {
+        set_in_all_segments(&mut ring, plane as u32, slice);
+    }
     ring
 }
 
@@ -88,31 +75,6 @@ proptest! {
     }
 
     #[test]
-    fn every_id_is_found_at_every_stage_of_a_rebuild_with_new_plane_numbers(
-        old in any_geometry(), new in any_geometry(), slices in any_slices(),
-    ) {
-        let mut ring = ring_of(old, &slices);
-        let reversed: Slices = slices.iter().rev().cloned().collect();
-        prop_assert!(ring.begin_rebuild(new));
-        loop {
-            let start = ring.rebuild_range().map(|range| *range.start());
-            for (plane, slice) in slices.iter().enumerate() {
-                for id in slice {
-                    let in_new = start.is_none_or(|start| high_half(*id) < start);
-                    let plane = if in_new { slices.len() - 1 - plane } else { plane };
-                    prop_assert_ne!(ring.check(*id) & (1 << plane), 0);
-                }
-            }
-            if start.is_none() {
-                break;
-            }
-            publish_next(&mut ring, &reversed);
-        }
-        prop_assert_eq!(ring.geometry(), Some(new));
-        prop_assert_eq!(ring.memory_bytes(), new.bytes() + 16 * u64::from(new.segments()));
-    }
-
-    #[test]
     fn planes_do_not_touch_each_other(
         geometry in any_geometry(), slices in any_slices(), cleared in 0_usize..5,
     ) {
@@ -144,7 +106,6 @@ fn an_empty_ring_answers_no_and_holds_nothing() {
     assert_eq!(ring.set_all(0, 0, [1]), 0);
     ring.clear(0, 0);
     assert!(ring.segment_range(0).is_empty());
-    assert!(ring.open_segment().is_none() && ring.rebuild_range().is_none());
     fn is_send<T: Send + Sync>(_: &T) {}
     is_send(&ring);
 }
@@ -277,60 +238,18 @@ fn fitting_survives_any_input() {
 }
 
 #[test]
-fn a_rebuild_takes_one_segment_more_than_the_larger_table() {
-    for (old, new) in [
-        ((8, 4, 9), (8, 4, 17)),
-        ((16, 4, 17), (8, 4, 3)),
-        ((8, 3, 6), (24, 5, 2)),
-    ] {
-        let (old, new) = (geometry(old.0, old.1, old.2), geometry(new.0, new.1, new.2));
-        let open = new.new_segment().len() as u64;
-        let padding = 16 * u64::from(old.segments() + new.segments());
-        let mut ring = ring_of(old, &[]);
-        assert!(ring.begin_rebuild(new));
-        let mut most = 0;
-        while ring.rebuilding().is_some() {
-            most = most.max(ring.memory_bytes() + open);
-            publish_next(&mut ring, &[]);
-        }
-        // An old segment that is larger than a new one goes only when all of it is replaced.
-        let one_segment = open.max(old.new_segment().len() as u64);
-        assert!(
-            most <= old.bytes().max(new.bytes()) + one_segment + padding,
-            "{most}"
+fn a_ring_takes_what_its_geometry_says() {
+    for shape in [geometry(8, 4, 9), geometry(16, 0, 17), geometry(24, 5, 2)] {
+        let ring = Ring::new(shape);
+        assert_eq!(
+            (ring.geometry(), ring.segments()),
+            (Some(shape), shape.segments())
+        );
+        assert_eq!(
+            ring.memory_bytes(),
+            shape.bytes() + 16 * u64::from(shape.segments())
         );
     }
-}
-
-#[test]
-fn segments_of_another_rebuild_or_out_of_turn_are_refused() {
-    let shape = geometry(8, 1, 1);
-    let mut ring = Ring::empty();
-    assert!(ring.begin_rebuild(shape));
-    assert!(!ring.begin_rebuild(geometry(16, 0, 1)));
-    let (first, twin) = (ring.open_segment().unwrap(), ring.open_segment().unwrap());
-    assert!(ring.publish(first));
-    assert!(!ring.publish(twin));
-    let second = ring.open_segment().unwrap();
-    let left_over = ring.open_segment().unwrap();
-    assert_eq!(Some(second.range()), ring.rebuild_range());
-    assert!(ring.publish(second));
-    assert!(!ring.publish(left_over));
-    assert!(ring.begin_rebuild(shape));
-    let mut abandoned = ring.open_segment().unwrap();
-    assert_eq!(abandoned.set_all(8, [0]), 0);
-    publish_next(&mut ring, &[]);
-    publish_next(&mut ring, &[]);
-    assert!(ring.begin_rebuild(shape));
-    assert!(!ring.publish(abandoned));
-}
-
-#[test]
-fn a_ring_that_is_being_rebuilt_takes_no_ids_and_clears_none() {
-    let slices = [run(1, 500)];
-    let mut ring = ring_of(geometry(8, 0, 2), &slices);
-    assert!(ring.begin_rebuild(geometry(8, 1, 2)));
-    assert_eq!((ring.segments(), ring.set_all(0, 0, run(2, 10))), (0, 0));
-    ring.clear(0, 0);
-    assert!(slices[0].iter().all(|id| ring.check(*id) == 1));
+    assert_eq!(Ring::new(geometry(8, 0, 1)).set_all(0, 8, [0]), 0);
+    assert_eq!(Ring::new(geometry(8, 0, 1)).set_all(1, 0, [0]), 0);
 }
