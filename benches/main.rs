@@ -9,6 +9,7 @@
 //!
 //! Every figure is measured in the same run as its yardsticks, in turns (A B A B), because machines
 //! differ and are shared. Every question checks what it measures: a wrong verdict ends the run.
+//! `KAFKA_DEDUP_BENCH_MOST_IDS` leaves out windows that are larger than a machine has room for.
 //! Results are added to `target/bench-results/<question>.jsonl`.
 
 mod disk;

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::measure::{Samples, memory};
-use crate::results::{Case, OURS, Reach, Size, ids};
+use crate::results::{Case, OURS, Reach, Size, allowed, ids};
 use crate::stream::Stream;
 use crate::yardsticks::{Map, SeenSet, Window, feed};
 
@@ -12,6 +12,9 @@ const BASE_BYTES: f64 = 100.0 * 1024.0 * 1024.0;
 
 pub fn run(size: Size) {
     for count in size.pick(vec![200_000], vec![10_000_000, 100_000_000]) {
+        if allowed(count) < count {
+            continue;
+        }
         let [ours, ours_peak] = ask("window", count);
         let [map, map_peak] = ask("map", count);
         let reach = (size == Size::Heavy).then_some(BASE_BYTES + 6.0 * count as f64);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use kafka_dedup::window::{SeenWindow, Sizing, Verdict};
 
 use crate::measure::{Meter, Samples, disk};
-use crate::results::{Case, OURS, Reach, Size, ids, scratch};
+use crate::results::{Case, OURS, Reach, Size, allowed, ids, scratch};
 use crate::stream::{Stream, fingerprint, id};
 use crate::yardsticks::window::{limits, shelf};
 use crate::yardsticks::{Keep, SeenSet, Window, feed};
@@ -17,6 +17,9 @@ pub fn run(size: Size) {
         vec![(200_000, None)],
         vec![(10_000_000, None), (100_000_000, Some(Reach::AtMost(8.0)))],
     ) {
+        if allowed(count) < count {
+            continue;
+        }
         let dir = scratch();
         let kept = Keep::Kept(dir.path().to_owned());
         let mut window = Window::in_dir(count, Sizing::default(), kept);

@@ -20,7 +20,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 use crate::measure::Samples;
-use crate::results::{Case, OURS, Reach, Size, ids, scratch};
+use crate::results::{Case, OURS, Reach, Size, allowed, ids, scratch};
 use crate::stream::{WINDOW_MS, fingerprint, id};
 
 const INPUT: &str = "bench";
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 type Client = ThreadedProducer<DefaultProducerContext>;
 
 pub fn run(size: Size) {
-    let count: u64 = size.pick(100_000, 20_000_000);
+    let count = allowed(size.pick(100_000, 20_000_000));
     let dir = scratch();
     let cluster = Cluster::start(1, dir.path()).expect("a Kafka broker");
     let bootstrap = cluster.bootstrap();

@@ -26,6 +26,14 @@ impl Size {
     }
 }
 
+/// `count`, or what `KAFKA_DEDUP_BENCH_MOST_IDS` allows: for machines with less memory or patience.
+pub fn allowed(count: u64) -> u64 {
+    std::env::var("KAFKA_DEDUP_BENCH_MOST_IDS")
+        .ok()
+        .and_then(|most| most.parse().ok())
+        .map_or(count, |most: u64| count.min(most))
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Reach {

@@ -2,7 +2,7 @@
 //! that comes of it on any thread: sealing, packing, compaction, writing. CPU time, not wall time.
 
 use crate::measure::{Meter, Samples};
-use crate::results::{Case, OURS, Reach, Size, ids};
+use crate::results::{Case, OURS, Reach, Size, allowed, ids};
 use crate::stream::{PER_TRANSACTION, Repeats, Stream};
 use crate::yardsticks::{Fjall, Map, Redb, SeenSet, Sled, Window, feed};
 
@@ -43,7 +43,7 @@ impl Side {
 }
 
 pub fn run(size: Size) {
-    let window_ids = size.pick(100_000, 10_000_000);
+    let window_ids = allowed(size.pick(100_000, 10_000_000));
     let sled_ids = size.pick(20_000, Sled::MOST_IDS / 2);
     // As many ids as fill some slices, so that every round has its share of sealing.
     let per_round = size.pick(60_000, 1_200_000);
