@@ -1,4 +1,4 @@
-//! fjall 3, a log-structured merge tree, one key an id; a batch a transaction.
+//! fjall 3 as it comes, a log-structured merge tree, one key an id; a batch a transaction.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use hashbrown::HashSet;
 use tempfile::TempDir;
 
-use super::{CACHE_BYTES, SeenSet, value};
+use super::{SeenSet, value};
 use crate::results::scratch;
 use crate::stream::{Record, fingerprint};
 
@@ -21,10 +21,7 @@ pub struct Fjall {
 impl Fjall {
     pub fn new() -> Self {
         let dir = scratch();
-        let db = Database::builder(dir.path())
-            .cache_size(CACHE_BYTES as u64)
-            .open()
-            .expect("fjall opens");
+        let db = Database::builder(dir.path()).open().expect("fjall opens");
         let ids = db
             .keyspace("ids", KeyspaceCreateOptions::default)
             .expect("a keyspace");

@@ -18,9 +18,6 @@ pub use self::sled::Sled;
 pub use self::window::{Keep, Window};
 use crate::stream::{Record, Stream};
 
-/// Memory that each may spend on caching, where it can be told: that of the window's store.
-pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
-
 pub trait SeenSet {
     fn name(&self) -> &'static str;
 

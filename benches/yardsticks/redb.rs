@@ -1,4 +1,4 @@
-//! redb 4, a copy-on-write B-tree, one key an id; a transaction of its own a transaction, synced
+//! redb 4 as it comes (a cache of 1 GiB), a copy-on-write B-tree, one key an id; a transaction of its own a transaction, synced
 //! every tenth time as the window syncs a slice at a time.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use ::redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
-use super::{CACHE_BYTES, SeenSet, value};
+use super::{SeenSet, value};
 use crate::results::scratch;
 use crate::stream::{Record, fingerprint};
 
@@ -23,10 +23,7 @@ pub struct Redb {
 impl Redb {
     pub fn new() -> Self {
         let dir = scratch();
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(dir.path().join("ids.redb"))
-            .expect("redb opens");
+        let db = Database::create(dir.path().join("ids.redb")).expect("redb opens");
         let redb = Self {
             db,
             ordinal: 0,
