@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo test lint build deps deny clean
+.PHONY: demo test bench bench-small lint build deps deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -8,6 +8,17 @@ demo: deps
 # Failpoints let the tests kill the service at each named step of a commit.
 test: deps
 	cargo test --locked --features failpoints
+
+# Full size, half an hour and 15 GB of memory; then the tables and plots of docs/benchmarks.md.
+# Nothing of them speaks TLS, so the OpenSSL build is left out.
+bench: deps
+	rm -rf target/bench-results
+	cargo bench --locked --no-default-features --bench questions -- --heavy
+	cargo bench --locked --no-default-features --bench questions -- document
+
+# All questions at small size: whether they still run, and whether every verdict is right.
+bench-small: deps
+	cargo test --locked --features failpoints --bench questions
 
 build: deps
 	cargo build --release --locked

@@ -1,0 +1,187 @@
+//! docs/benchmarks.md from the results: what stands between its markers, and its plots.
+
+mod plot;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::results::{Figure, Reach, last_runs, number};
+use plot::{Plot, Scale};
+
+/// The plots: question, part of the case's unit that chooses its figures, title, scale.
+const PLOTS: [(&str, &str, &str, Scale); 6] = [
+    (
+        "filter",
+        "ns a check",
+        "An id that was not seen: ns until all slices have said no",
+        Scale::Log,
+    ),
+    (
+        "verdict",
+        "us CPU an id",
+        "A whole verdict: CPU microseconds",
+        Scale::Log,
+    ),
+    (
+        "lookup",
+        "look-ups/s",
+        "A duplicate in a sealed slice: look-ups a second",
+        Scale::Log,
+    ),
+    (
+        "growth",
+        "ns CPU a verdict",
+        "A verdict as the window grows: CPU nanoseconds",
+        Scale::Linear,
+    ),
+    ("memory", "MiB", "Memory of the process: MiB", Scale::Log),
+    ("disk", "B a live id", "Disk: bytes a live id", Scale::Log),
+];
+
+pub fn run() {
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let path = docs.join("benchmarks.md");
+    let mut text = fs::read_to_string(&path).expect("docs/benchmarks.md");
+    let results = last_runs();
+    replace(&mut text, "machine", &machine());
+    for (question, figures) in &results {
+        replace(&mut text, question, &table(figures));
+    }
+    fs::write(&path, text).expect("docs/benchmarks.md is written");
+    let plots = docs.join("benchmarks");
+    fs::create_dir_all(&plots).expect("a directory for plots");
+    for (question, unit, title, scale) in PLOTS {
+        let figures = results.get(question).into_iter().flatten();
+        let chosen: Vec<&Figure> = figures.filter(|figure| figure.unit == unit).collect();
+        if !chosen.is_empty() {
+            let svg = Plot::new(title, scale, &chosen).svg();
+            fs::write(plots.join(format!("{question}.svg")), svg).expect("a plot is written");
+        }
+    }
+    println!("docs/benchmarks.md: {} questions", results.len());
+}
+
+/// What stands between the markers of this name becomes `body`.
+fn replace(text: &mut String, name: &str, body: &str) {
+    let (begin, end) = (
+        format!("<!-- {name}: begin -->\n"),
+        format!("<!-- {name}: end -->"),
+    );
+    let found = text
+        .find(&begin)
+        .map(|at| at + begin.len())
+        .and_then(|from| Some((from, from + text[from..].find(&end)?)));
+    let (from, to) = found.unwrap_or_else(|| panic!("docs/benchmarks.md has no place for {name}"));
+    text.replace_range(from..to, body);
+}
+
+fn table(figures: &[Figure]) -> String {
+    let mut out = String::new();
+    if figures
+        .iter()
+        .any(|figure| !figure.heavy || !figure.optimized)
+    {
+        out.push_str("**Of a run at small size or without optimizations: of no worth.**\n\n");
+    }
+    out.push_str("| case | | median | least to most | rounds | reach | |\n");
+    out.push_str("|---|---|---:|---:|---:|---|---|\n");
+    let mut before = "";
+    for figure in figures {
+        let case = format!("{} ({})", figure.case, figure.unit);
+        let shown = if figure.case == before { "" } else { &case };
+        before = &figure.case;
+        let _ = writeln!(
+            out,
+            "| {shown} | {} | {} | {} to {} | {} | {} | {} |",
+            figure.side,
+            number(figure.median),
+            number(figure.least),
+            number(figure.most),
+            figure.rounds,
+            reach(figure),
+            figure.note
+        );
+    }
+    out
+}
+
+fn reach(figure: &Figure) -> String {
+    let Some(reach) = figure.reach else {
+        return String::new();
+    };
+    let (sign, bound) = match reach {
+        Reach::AtMost(most) => ("≤", most),
+        Reach::AtLeast(least) => ("≥", least),
+    };
+    let factor = match reach {
+        Reach::AtMost(_) => bound / figure.median,
+        Reach::AtLeast(_) => figure.median / bound,
+    };
+    if reach.is_met(figure.median) {
+        format!(
+            "{sign} {}: met {} times over",
+            number(bound),
+            number(factor)
+        )
+    } else {
+        format!(
+            "{sign} {}: **missed by a factor of {}**",
+            number(bound),
+            number(1.0 / factor)
+        )
+    }
+}
+
+/// The machine in general words, and the versions of all that was measured.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split(':').nth(1));
+        value.unwrap_or("?").trim().to_owned()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = field(&meminfo, "MemTotal");
+    let memory: f64 = memory
+        .split_whitespace()
+        .next()
+        .and_then(|kib| kib.parse().ok())
+        .unwrap_or(0.0);
+    let rustc = Command::new("rustc").arg("--version").output();
+    let rustc = rustc.map_or_else(
+        |_| "?".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    );
+    let versions = versions();
+    let version = |name: &str| format!("{name} {}", versions.get(name).map_or("?", String::as_str));
+    format!(
+        "{cores} cores of an {} (model {}), {:.0} GB of memory, Linux; {}; {}; {}.\n",
+        field(&cpuinfo, "model name"),
+        field(&cpuinfo, "model\t"),
+        memory * 1024.0 / 1e9,
+        version("kafka-dedup"),
+        rustc.split(" (").next().unwrap_or("?"),
+        ["bloomfilter", "fastbloom", "fjall", "redb", "sled"]
+            .map(version)
+            .join(", ")
+    )
+}
+
+/// Of all packages, as the lock file has them.
+fn versions() -> BTreeMap<String, String> {
+    let lock = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let text = fs::read_to_string(lock).unwrap_or_default();
+    let quoted = |line: &str, key: &str| {
+        let rest = line.strip_prefix(key)?.strip_prefix(" = \"")?;
+        rest.strip_suffix('"').map(str::to_owned)
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .windows(2)
+        .filter_map(|pair| Some((quoted(pair[0], "name")?, quoted(pair[1], "version")?)))
+        .collect()
+}
