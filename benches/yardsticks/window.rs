@@ -39,7 +39,7 @@ impl Keep {
 }
 
 /// The default of `store.memory`.
-const MEMORY_BYTES: u64 = 128 << 20;
+const MEMORY_BYTES: u64 = 96 << 20;
 
 pub fn limits() -> config::Window {
     config::Window {

@@ -311,7 +311,7 @@ fn store(section: &Section<'_>) -> Store {
             })
             .value,
         memory_bytes: section
-            .read("memory", 128 << 20, |text| {
+            .read("memory", 96 << 20, |text| {
                 value::size_within(text, 16 << 20, 1 << 40)
             })
             .value,

@@ -183,7 +183,7 @@ pub struct Store {
     /// Ids that a scope's active slice holds in memory before it is sealed. Default 229,376 (up to
     /// 10 MB); 16 to 16,777,216.
     pub active_ids: u64,
-    /// Memory of the open databases of the store, in bytes. Default 128 MiB; 16 MiB to 1 TiB.
+    /// Memory of the open databases of the store, in bytes. Default 96 MiB; 16 MiB to 1 TiB.
     pub memory_bytes: u64,
     /// False positives a look-up that the filter in front of the store is sized for. Default 0.001;
     /// 0.000001 to 0.1.

@@ -100,7 +100,7 @@ fn required_keys_alone_bring_the_documented_defaults() {
     assert_eq!(config.journal.retention, None);
     assert_eq!(config.store.path, PathBuf::from("/var/lib/kafka-dedup"));
     assert_eq!(config.store.active_ids, 229_376);
-    assert_eq!(config.store.memory_bytes, 128 << 20);
+    assert_eq!(config.store.memory_bytes, 96 << 20);
     assert_eq!(config.store.false_positive_rate, 0.001);
     assert_eq!(config.transaction.interval, Duration::from_millis(100));
     assert_eq!(config.transaction.timeout, Duration::from_secs(30));

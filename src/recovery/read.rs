@@ -184,26 +184,17 @@ impl Room {
 
     /// The partition is located again, and its window looked for in the store anew.
     fn end(&mut self, key: &Key, ended: Ended) {
-        let (set_aside, why): (Box<dyn Fn(&SeenWindow)>, String) = match ended {
-            Ended::Stop(stop) => return self.finish(key, Err(stop)),
-            Ended::Unfit(why) => {
-                let told = why.clone();
-                (
-                    Box::new(move |window| window.shelf().set_all_aside(&told)),
-                    why,
-                )
-            }
-            Ended::Damaged(damage) => {
-                let why = damage.to_string();
-                (
-                    Box::new(move |window| window.shelf().set_damaged_aside(&damage)),
-                    why,
-                )
-            }
+        let why = match &ended {
+            Ended::Stop(stop) => return self.finish(key, Err(stop.clone())),
+            Ended::Unfit(why) => why.clone(),
+            Ended::Damaged(damage) => damage.to_string(),
         };
         if let Some(job) = self.jobs.get_mut(key) {
             if let Some(window) = job.window.take() {
-                set_aside(&window);
+                match &ended {
+                    Ended::Damaged(damage) => window.shelf().set_damaged_aside(damage),
+                    _ => window.shelf().set_all_aside(&why),
+                }
             }
             (job.journal_next, job.anchor) = (None, None);
         }
