@@ -74,6 +74,12 @@ impl Room {
                 job.anchor.map_or(low, |anchor| anchor.offset)
             }
         };
+        if self.read_up_to.get(key).is_some_and(|read| *read > next) {
+            self.replace_reader();
+        }
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
         job.journal_next = Some(next);
         let metrics = &job.request.metrics;
         metrics.restore_remaining.set((until - next).max(0));
@@ -86,9 +92,6 @@ impl Room {
         if next >= until {
             self.finish(key, Ok(()));
             return;
-        }
-        if self.read_up_to.get(key).is_some_and(|read| *read > next) {
-            self.replace_reader();
         }
         let mut list = TopicPartitionList::new();
         let assigned = list

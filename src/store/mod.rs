@@ -47,6 +47,9 @@ const WRITE_PAUSE: Duration = Duration::from_secs(10);
 /// trusted: it is left alone for that long, as rebuilding again and again would be all that is done.
 const DAMAGES: usize = 16;
 const DAMAGE_PAUSE: Duration = Duration::from_secs(600);
+/// How long a directory that another process uses is waited for.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(1);
+const OTHERS_MEMORY: Duration = Duration::from_secs(10);
 const COMPONENT: &str = "store";
 
 /// The store of the process. Lives as long as a shelf of it does.
@@ -58,6 +61,8 @@ pub struct Store {
     paused_until: Mutex<Option<Instant>>,
     damaged_at: Mutex<VecDeque<Instant>>,
     holders: Holders,
+    /// When a directory was found to be in use by another process.
+    others_at: Mutex<Option<Instant>>,
     /// The components of the health that say they are degraded: the store, or parts of it.
     degraded: Mutex<BTreeSet<String>>,
     metrics: Arc<Metrics>,
@@ -112,6 +117,7 @@ impl Store {
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),
             holders: Holders::default(),
+            others_at: Mutex::default(),
             degraded: Mutex::default(),
             metrics,
             health,
@@ -134,6 +140,7 @@ impl Store {
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),
             holders: Holders::default(),
+            others_at: Mutex::default(),
             degraded: Mutex::default(),
             metrics: Metrics::new(),
             health: Health::new(),
@@ -173,6 +180,21 @@ impl Store {
 
     fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Another process that leaves lets go of its directories within milliseconds. One that does not
+    /// keeps all of them, and is not waited for again and again.
+    fn patience_with_others(&self) -> Duration {
+        let lately = lock(&self.others_at).is_some_and(|at| at.elapsed() < OTHERS_MEMORY);
+        if lately {
+            Duration::ZERO
+        } else {
+            OTHERS_PATIENCE
+        }
+    }
+
+    fn note_others(&self) {
+        *lock(&self.others_at) = Some(Instant::now());
     }
 
     fn holders(&self) -> &Holders {

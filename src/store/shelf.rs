@@ -301,13 +301,21 @@ impl Shelf {
     fn take_lock(&self, wait: bool) {
         let Some(dir) = &self.dir else { return };
         let component = self.component();
-        let deadline = Instant::now() + HANDOVER_PATIENCE;
+        let started = Instant::now();
         let outcome = loop {
             match lock_file(dir) {
                 Ok(Some(file)) => break Ok(file),
                 Ok(None) => {
-                    let handed_over = wait && lock(&self.store.holders().0).contains(dir);
-                    if !handed_over || Instant::now() >= deadline {
+                    let in_this_process = lock(&self.store.holders().0).contains(dir);
+                    let patience = match in_this_process {
+                        _ if !wait => Duration::ZERO,
+                        true => HANDOVER_PATIENCE,
+                        false => self.store.patience_with_others(),
+                    };
+                    if started.elapsed() >= patience {
+                        if wait && !in_this_process {
+                            self.store.note_others();
+                        }
                         break Err(format!(
                             "{} is in use; give every instance a store.path of its own",
                             dir.display()

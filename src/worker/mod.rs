@@ -230,6 +230,8 @@ impl Worker {
     /// Leaves the group and lets go of everything, whatever the outcome was.
     fn leave(&mut self) {
         self.abandon_transaction();
+        // The stores first: whoever gets the partitions next may want them.
+        self.scopes = Scopes::default();
         self.source = None;
         self.shared.status.update(self.index, Vec::new());
     }

@@ -158,6 +158,7 @@ impl Worker {
             suspects: std::collections::BTreeSet::new(),
             trimmed_to: 0,
         };
+        scope.report_window();
         self.to_start.push((scope.partition_key(), input_offset));
         self.scopes.insert(scope);
     }

@@ -153,6 +153,11 @@ impl Scope {
         topic.filter_positives.inc_by(counts.positives);
         topic.filter_false_positives.inc_by(counts.false_positives);
         self.filter_counts += counts;
+        self.report_window();
+    }
+
+    /// What the window holds now, for the metrics.
+    pub fn report_window(&self) {
         self.metrics
             .ids
             .set(i64::try_from(self.window.ids()).unwrap_or(i64::MAX));
