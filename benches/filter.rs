@@ -50,8 +50,10 @@ fn measure(size: Size, count: u64, reach_ns: Option<f64>) {
     let mut exact: HashSet<u128, foldhash::fast::RandomState> =
         HashSet::with_capacity_and_hasher(count as usize, foldhash::fast::RandomState::default());
     for slice in &slices {
+        // Its two hashes have half of the seed each; they must differ.
+        let seed = std::array::from_fn(|at| at as u8);
         let mut bloom =
-            Bloom::new_for_fp_rate_with_seed(slice.len(), per_slice, &[7; 32]).expect("a filter");
+            Bloom::new_for_fp_rate_with_seed(slice.len(), per_slice, &seed).expect("a filter");
         let mut quick = BloomFilter::with_false_pos(per_slice).expected_items(slice.len());
         for fingerprint in slice {
             bloom.set(fingerprint);
