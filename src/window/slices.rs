@@ -27,8 +27,14 @@ const MAX_CUTS: usize = 16;
 /// More are not cut for their size either; each needs a plane of the filter, and some planes are
 /// being swept.
 const MAX_SLICES: usize = MAX_PLANES as usize - 8;
-/// A slice is allowed to be larger where a window would have more slices of its size than this.
-const SLICES_BY_SIZE: u64 = 64;
+/// A window of more ids than this many active slices hold gets slices that are larger by this factor,
+/// so that 100 million ids take about 100 slices. Once, and not by and by: the filter has room for the
+/// largest slice in every plane, so that slices of many sizes would waste most of it.
+const LARGE_WINDOW: u64 = 16;
+const LARGE_SLICE: u64 = 5;
+/// Beyond this many slices they are larger still, by this factor.
+const MANY_SLICES: usize = MAX_SLICES - 8;
+const HUGE_SLICE: u64 = 50;
 /// Renewals take ordinals without making a slice larger; its ordinals must fit 32 bits.
 const MAX_ORDINALS: u64 = 1 << 31;
 
@@ -324,15 +330,18 @@ impl Slices {
         slices < MAX_CUTS && (by_count || by_time())
     }
 
-    /// Ids at which the active slice is closed. Grows with very large windows, so that they are not
-    /// cut into more slices than the filter has planes for; it stays below 2 % of such a window.
+    /// Ids at which the active slice is closed: more in very large windows, so that they are not cut
+    /// into more slices than the filter has planes for.
     fn active_bound(&self) -> u64 {
+        let ids = self.sizing.active_ids.max(1);
         let held: u64 = self.kept.iter().map(ids_of).sum();
-        let mut bound = self.sizing.active_ids.max(1);
-        while held / bound > SLICES_BY_SIZE {
-            bound = bound.saturating_mul(2);
+        if self.kept.len() >= MANY_SLICES {
+            ids.saturating_mul(HUGE_SLICE)
+        } else if held > ids.saturating_mul(LARGE_WINDOW) {
+            ids.saturating_mul(LARGE_SLICE)
+        } else {
+            ids
         }
-        bound
     }
 
     /// Takes back what the sealer has done.
