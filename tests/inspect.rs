@@ -1,9 +1,8 @@
 //! `inspect`, on what a real service has left behind: the store and the journal are described as they
 //! are, an id is found where it is, and nothing is changed.
 
-#[allow(dead_code)]
-#[path = "promises/harness.rs"]
-mod harness;
+#[path = "kit/mod.rs"]
+mod kit;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Deployment, Instance, Rec, now_ms, produce, wait_for};
+use kit::{Deployment, Instance, Rec, broker, now_ms, wait_for};
 use serde_json::Value;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -37,11 +36,11 @@ impl Life {
         let id = |n: i64| Rec::with_id(format!("id-{n}"), start_ms + 2 * HOUR_MS + 7 * n);
         let new = (0..500).map(|n| Rec::with_id(format!("new-{n}"), start_ms + 25 * HOUR_MS));
         let records: Vec<Rec> = old.chain((0..3000).map(id)).chain(new).collect();
-        produce(&it.input, 0, &records);
+        broker().produce(&it.input, 0, &records);
         let few: Vec<Rec> = (0..10)
             .map(|n| Rec::with_id(format!("few-{n}"), start_ms))
             .collect();
-        produce(&it.input, 1, &few);
+        broker().produce(&it.input, 1, &few);
         Self { it, start_ms }
     }
 
@@ -442,7 +441,7 @@ fn an_open_transaction_ends_the_reading_and_foreign_records_are_counted() {
     let records: Vec<Rec> = (0..300)
         .map(|n| Rec::with_id(format!("id-{n}"), now_ms()))
         .collect();
-    produce(&it.input, 0, &records);
+    broker().produce(&it.input, 0, &records);
     let mut service = it.start("one");
     service.wait_until_ready();
     it.wait_until_caught_up(Duration::from_secs(60));
@@ -451,8 +450,8 @@ fn an_open_transaction_ends_the_reading_and_foreign_records_are_counted() {
 
     let patience = Duration::from_secs(20);
     let other: BaseProducer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", harness::bootstrap())
-        .set("transactional.id", harness::unique("somebody-else"))
+        .set("bootstrap.servers", broker().bootstrap())
+        .set("transactional.id", kit::unique("somebody-else"))
         .create()
         .expect("a producer");
     other.init_transactions(patience).expect("ours");

@@ -34,6 +34,44 @@ appender.out.layout.type = PatternLayout
 appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n
 ";
 
+/// How a cluster is laid out, beyond what every one has.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Brokers, 1 or more.
+    pub nodes: usize,
+    /// Broker properties that win over the built-in ones.
+    pub properties: Vec<(String, String)>,
+    /// Listeners beside the plain one.
+    pub listeners: Vec<Listener>,
+    /// Further arguments of the tool that formats the data directories: `--add-scram ...`.
+    pub format: Vec<String>,
+}
+
+impl Layout {
+    /// So many nodes, with nothing beyond.
+    pub fn of(nodes: usize) -> Self {
+        Self {
+            nodes,
+            properties: Vec::new(),
+            listeners: Vec::new(),
+            format: Vec::new(),
+        }
+    }
+}
+
+/// Another way in to every node: through a proxy, or with TLS and a password.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Upper case letters; properties of its own are named by it in lower case.
+    pub name: String,
+    /// PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    pub protocol: String,
+    /// The port that each node listens on.
+    pub ports: Vec<u16>,
+    /// The port that clients are told for each node: a proxy's, or the same.
+    pub advertised: Vec<u16>,
+}
+
 /// Brokers on 127.0.0.1, each also a controller. Dropped: all are killed at once.
 #[derive(Debug)]
 pub struct Cluster {
@@ -57,18 +95,15 @@ impl Cluster {
     /// Usage (64) when Java or the jars cannot be had, internal (70) when a node does not come up;
     /// the sentence ends with the node's log.
     pub fn start(nodes: usize, dir: &Path) -> Result<Self, Stop> {
-        Self::start_with(nodes, dir, &[])
+        Self::start_as(&Layout::of(nodes), dir)
     }
 
-    /// Like [`Cluster::start`], with broker properties that win over the built-in ones.
+    /// Like [`Cluster::start`], laid out otherwise.
     ///
     /// # Errors
     /// As [`Cluster::start`].
-    pub fn start_with(
-        nodes: usize,
-        dir: &Path,
-        extra_properties: &[(&str, &str)],
-    ) -> Result<Self, Stop> {
+    pub fn start_as(layout: &Layout, dir: &Path) -> Result<Self, Stop> {
+        let nodes = layout.nodes;
         let java = java()?;
         let jars = jars(&|line| tracing::info!("{line}"))?;
         let ports = free_ports(2 * nodes).map_err(no_port)?;
@@ -82,8 +117,8 @@ impl Cluster {
                 .map(|&port| Node { port, child: None })
                 .collect(),
         };
-        cluster.lay_out(controllers, extra_properties)?;
-        cluster.format()?;
+        cluster.lay_out(controllers, layout)?;
+        cluster.format(&layout.format)?;
         for node in 0..nodes {
             cluster.spawn(node)?;
         }
@@ -110,6 +145,25 @@ impl Cluster {
         if let Some(mut child) = self.nodes.get_mut(node).and_then(|node| node.child.take()) {
             process::kill(&mut child);
         }
+    }
+
+    /// Asks a node (0-based) to end (SIGTERM), so that it hands over what it leads, and waits for
+    /// that; kills it when it has not within 15 s.
+    pub fn end(&mut self, node: usize) {
+        if let Some(mut child) = self.nodes.get_mut(node).and_then(|node| node.child.take()) {
+            process::ask_to_end(&mut child);
+            if !matches!(
+                process::wait_until(&mut child, Instant::now() + END_WITHIN),
+                Ok(Some(_))
+            ) {
+                process::kill(&mut child);
+            }
+        }
+    }
+
+    /// The process of a node (0-based) that is up, for signals.
+    pub fn pid(&self, node: usize) -> Option<u32> {
+        Some(self.nodes.get(node)?.child.as_ref()?.id())
     }
 
     /// Starts a node (0-based) again on its own data and port, after killing what may be left of it.
@@ -153,7 +207,7 @@ impl Cluster {
     }
 
     /// Writes each node's directory, properties and logging configuration.
-    fn lay_out(&self, controllers: &[u16], extra: &[(&str, &str)]) -> Result<(), Stop> {
+    fn lay_out(&self, controllers: &[u16], layout: &Layout) -> Result<(), Stop> {
         let voters: Vec<String> = controllers
             .iter()
             .enumerate()
@@ -163,15 +217,25 @@ impl Cluster {
             let dir = self.node_dir(node);
             let mut properties = properties(self.nodes.len());
             let port = self.nodes[node].port;
+            let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+            let mut bound =
+                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+            let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+            for listener in &layout.listeners {
+                let name = &listener.name;
+                protocols += &format!(",{name}:{}", listener.protocol);
+                bound += &format!(",{name}://127.0.0.1:{}", listener.ports[node]);
+                advertised += &format!(",{name}://127.0.0.1:{}", listener.advertised[node]);
+            }
             properties += &format!(
                 "node.id={node}\ncontroller.quorum.voters={}\nlog.dirs={}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n",
+                 listener.security.protocol.map={protocols}\n\
+                 listeners={bound}\nadvertised.listeners={advertised}\n",
                 voters.join(","),
                 dir.join("data").display(),
             );
             // Of a property given twice the broker takes the last.
-            for (name, value) in extra {
+            for (name, value) in &layout.properties {
                 properties += &format!("{name}={value}\n");
             }
             fs::create_dir_all(&dir)
@@ -185,15 +249,13 @@ impl Cluster {
     }
 
     /// Formats all nodes' data directories for one new cluster, side by side.
-    fn format(&self) -> Result<(), Stop> {
+    fn format(&self, further: &[String]) -> Result<(), Stop> {
         let cluster_id = new_cluster_id();
+        let mut command = vec!["kafka.tools.StorageTool", "format", "-t", &cluster_id];
+        command.extend(further.iter().map(String::as_str));
+        command.push("-c");
         let tools = (0..self.nodes.len())
-            .map(|node| {
-                self.run_java(
-                    node,
-                    &["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"],
-                )
-            })
+            .map(|node| self.run_java(node, &command))
             .collect::<Result<Vec<_>, _>>()?;
         for (node, mut tool) in tools.into_iter().enumerate() {
             let formatted = tool.wait().is_ok_and(|status| status.success());
@@ -308,7 +370,6 @@ fn properties(nodes: usize) -> String {
     format!(
         "process.roles=broker,controller
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 default.replication.factor={replicas}
 offsets.topic.replication.factor={replicas}
@@ -366,8 +427,9 @@ mod tests {
     #[test]
     fn a_broker_that_cannot_start_is_reported_with_its_log() {
         let dir = tempfile::tempdir().unwrap();
-        let wrong = [("process.roles", "teapot")];
-        let stop = Cluster::start_with(1, dir.path(), &wrong).unwrap_err();
+        let mut layout = Layout::of(1);
+        layout.properties = vec![("process.roles".to_owned(), "teapot".to_owned())];
+        let stop = Cluster::start_as(&layout, dir.path()).unwrap_err();
         assert!(stop.sentence.contains("teapot"), "{stop}");
     }
 

@@ -37,6 +37,15 @@ impl Worker {
         }
         // A topic that has gone keeps its place in the subscription until it is back.
         inputs.retain(|name| self.topics.contains_key(name));
+        // Before the inputs speak: then nothing else holds the latch any more.
+        if self.subscribed.is_empty() {
+            let waits_for = if inputs.is_empty() {
+                "no input topic to join the group with"
+            } else {
+                "joining the group; a predecessor that was killed keeps its partitions until its session.timeout.ms has passed"
+            };
+            self.tell("group", Condition::NotReady(waits_for.to_owned()));
+        }
         self.tell_inputs(&inputs);
         if inputs.is_empty() || inputs == self.subscribed {
             return Ok(());
@@ -54,9 +63,7 @@ impl Worker {
             ))
         })?;
         tracing::info!(worker = self.index, topics = inputs.join(","), "subscribed");
-        if self.subscribed.is_empty() {
-            self.tell("group", Condition::NotReady("joining the group; a predecessor that was killed keeps its partitions until its session.timeout.ms has passed".to_owned()));
-        }
+        fail::fail_point!("subscribed");
         self.subscribed = inputs;
         Ok(())
     }

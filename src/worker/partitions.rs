@@ -38,7 +38,7 @@ impl Worker {
             .with_label_values(&["assigned"])
             .inc();
         tracing::info!(worker = self.index, partitions = %listed(partitions), "assigned");
-        self.tell("group", Condition::Ready("member of the group".to_owned()));
+        fail::fail_point!("assigned");
         let Some(source) = &self.source else {
             return Ok(());
         };
@@ -53,6 +53,8 @@ impl Worker {
             self.request_recovery(topic, *partition, metrics, None)?;
         }
         self.tell_recovery();
+        // Last: the partitions hold the latch now.
+        self.tell("group", Condition::Ready("member of the group".to_owned()));
         Ok(())
     }
 

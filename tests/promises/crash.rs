@@ -1,11 +1,10 @@
 //! kill -9 at any moment, and at each named step of a commit: the output is still equal.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::exactly_once::by_header;
-use crate::harness::{Deployment, Dice, Rec, flush, nothing_hangs, now_ms, producer, send};
+use crate::kit::stream::Stream;
+use crate::kit::{Deployment, Dice, broker};
 
 /// Rounds of the fault tests: short unless told otherwise.
 pub fn rounds(short: usize) -> usize {
@@ -15,73 +14,12 @@ pub fn rounds(short: usize) -> usize {
     short * factor.unwrap_or(1)
 }
 
-/// Producers that send on, with repeats, for as long as they live.
-pub struct Stream {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<u64>>,
-}
-
-impl Stream {
-    pub fn start(topic: &str, partitions: i32, seed: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (topic, stopped) = (topic.to_owned(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            let producer = producer(&[]);
-            let mut dice = Dice(seed);
-            let mut sent = 0u64;
-            while !stopped.load(Ordering::Relaxed) {
-                for _ in 0..40 {
-                    // One in four repeats an id of the last thousand or so.
-                    let id = if dice.roll(4) == 0 {
-                        sent.saturating_sub(dice.roll(1000))
-                    } else {
-                        sent
-                    };
-                    let partition = i32::try_from(id % u64::try_from(partitions).expect("a count"))
-                        .expect("small");
-                    let jitter = i64::try_from(dice.roll(2000)).expect("small");
-                    send(
-                        &producer,
-                        &topic,
-                        partition,
-                        &Rec::with_id(id.to_string(), now_ms() - jitter),
-                    );
-                    sent += 1;
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            flush(&producer);
-            sent
-        });
-        Self {
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    /// Ends it; the number of records sent.
-    pub fn finish(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .take()
-            .expect("running")
-            .join()
-            .expect("the producer")
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 fn assert_quiet_and_equal(deployment: &Deployment) {
     deployment.wait_until_caught_up(Duration::from_secs(90));
     deployment.assert_output(|_, input| by_header(input));
     for partition in 0..deployment.partitions {
         assert!(
-            nothing_hangs(&deployment.journal(), partition),
+            broker().nothing_hangs(&deployment.journal(), partition),
             "the journal has no open transaction"
         );
     }
@@ -92,7 +30,7 @@ fn killed_at_random_moments() {
     for keep_disk in [true, false] {
         let deployment =
             Deployment::new("killed", 2, "transaction: {interval: 30ms, timeout: 10s}\n");
-        let stream = Stream::start(&deployment.input, 2, 42);
+        let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 42);
         let mut dice = Dice(if keep_disk { 1 } else { 2 });
         for _ in 0..rounds(8) {
             let mut instance = deployment.start("one");
@@ -122,7 +60,7 @@ fn killed_at_each_step_of_a_commit() {
         2,
         "transaction: {interval: 20ms, timeout: 10s}\nwindow: {time: 3s}\n",
     );
-    let stream = Stream::start(&deployment.input, 2, 4711);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 4711);
     let steps = [
         "initialised",
         "restored",
@@ -158,9 +96,11 @@ fn killed_at_each_step_of_a_commit() {
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(90));
     deployment.assert_output(|_, input| {
-        crate::expected::expect_forwarded(crate::expected::Limits::time(3_000), input, |r| {
-            r.header("message-id").map(<[u8]>::to_vec)
-        })
+        crate::kit::expected::expect_forwarded(
+            crate::kit::expected::Limits::time(3_000),
+            input,
+            |r| r.header("message-id").map(<[u8]>::to_vec),
+        )
     });
     assert!(instance.terminate().success());
 }
@@ -168,7 +108,7 @@ fn killed_at_each_step_of_a_commit() {
 #[test]
 fn three_instances_killed_in_turn() {
     let deployment = Deployment::new("three", 4, "transaction: {interval: 30ms, timeout: 10s}\n");
-    let stream = Stream::start(&deployment.input, 4, 77);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 4, 77);
     let names = ["a", "b", "c"];
     let mut instances: Vec<_> = names
         .iter()
@@ -198,7 +138,7 @@ fn three_instances_killed_in_turn() {
 #[test]
 fn terminated_in_mid_transaction() {
     let deployment = Deployment::new("term", 2, "transaction: {interval: 200ms, timeout: 60s}\n");
-    let stream = Stream::start(&deployment.input, 2, 9);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 9);
     let mut dice = Dice(8);
     for _ in 0..rounds(5) {
         let mut instance = deployment.start("one");

@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use rdkafka::producer::Producer;
 
-use crate::expected::{Limits, expect_forwarded};
-use crate::harness::{
-    Deployment, Dice, Rec, create_topic, flush, now_ms, produce, producer, read_partition, send,
-    unique,
-};
+use crate::kit::expected::{Limits, expect_forwarded};
+use crate::kit::{Deployment, Dice, Rec, broker, flush, now_ms, send, unique};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -96,9 +93,9 @@ fn null_and_empty_and_binary_and_repeated_parts_come_through_unchanged() {
             ..plain(vec![id(b"large")], 21)
         },
     ];
-    produce(&deployment.input, 0, &records);
+    broker().produce(&deployment.input, 0, &records);
     records.reverse();
-    produce(&deployment.input, 1, &records);
+    broker().produce(&deployment.input, 1, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| {
@@ -127,7 +124,7 @@ fn every_compression_and_aborted_transactions_upstream() {
     let mut dice = Dice(7);
     for (round, codec) in ["gzip", "snappy", "lz4", "zstd", "none"].iter().enumerate() {
         let transactional = unique("upstream");
-        let producer = producer(&[
+        let producer = broker().producer(&[
             ("compression.type", codec),
             ("transactional.id", &transactional),
         ]);
@@ -166,7 +163,7 @@ fn every_compression_and_aborted_transactions_upstream() {
 fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     let input = unique("edge");
     // A topic that takes any timestamp; by default Kafka 4 refuses those more than an hour ahead.
-    create_topic(
+    broker().create_topic(
         &input,
         1,
         &[("message.timestamp.after.max.ms", "9223372036854775807")],
@@ -199,7 +196,7 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     // Far ahead of the wall clock: counts as the wall clock. Sent last, so that what the clock said
     // then does not matter to the model.
     let far = at("b", 4 * DAY_MS);
-    produce(&deployment.input, 0, &records);
+    broker().produce(&deployment.input, 0, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| expect_forwarded(Limits::time(10_000), input, header_id));
@@ -207,10 +204,10 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     assert!(instance.terminate().success());
     std::fs::remove_dir_all(&instance.store).ok();
     let mut instance = deployment.start("one");
-    produce(&deployment.input, 0, &records[records.len() - 200..]);
-    produce(&deployment.input, 0, &[far.clone(), far]);
+    broker().produce(&deployment.input, 0, &records[records.len() - 200..]);
+    broker().produce(&deployment.input, 0, &[far.clone(), far]);
     deployment.wait_until_caught_up(Duration::from_secs(60));
-    let output = read_partition(&deployment.output, 0);
+    let output = broker().read_partition(&deployment.output, 0);
     assert_eq!(
         output
             .iter()
@@ -219,8 +216,8 @@ fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
         1,
         "a record far ahead of the clock is forwarded, once"
     );
-    let before_far = read_partition(&deployment.input, 0).len() - 2;
-    let input = read_partition(&deployment.input, 0);
+    let before_far = broker().read_partition(&deployment.input, 0).len() - 2;
+    let input = broker().read_partition(&deployment.input, 0);
     let want = expect_forwarded(Limits::time(10_000), &input[..before_far], header_id);
     let got: Vec<Rec> = output.into_iter().map(|(_, r)| r).collect();
     assert_eq!(&got[..got.len() - 1], &want[..]);
@@ -260,11 +257,11 @@ fn a_window_by_count_and_refresh() {
         let records: Vec<Rec> = (0..1500)
             .map(|n| Rec::with_id(dice.roll(120).to_string(), t + n * 17))
             .collect();
-        produce(&deployment.input, 0, &records[..700]);
+        broker().produce(&deployment.input, 0, &records[..700]);
         let mut instance = deployment.start("one");
         deployment.wait_until_caught_up(Duration::from_secs(60));
         assert!(instance.terminate().success());
-        produce(&deployment.input, 0, &records[700..]);
+        broker().produce(&deployment.input, 0, &records[700..]);
         let mut instance = deployment.start("two");
         deployment.wait_until_caught_up(Duration::from_secs(60));
         deployment.assert_output(|_, input| {
@@ -374,7 +371,7 @@ fn ids_from_key_value_json_csv_and_several_places() {
         let deployment = Deployment::new("source", 1, &format!("id: {{from: {source}}}\n"));
         let mut dice = Dice(11);
         let records: Vec<Rec> = (0..1000).map(|_| record(dice.roll(500))).collect();
-        produce(&deployment.input, 0, &records);
+        broker().produce(&deployment.input, 0, &records);
         let mut instance = deployment.start("one");
         deployment.wait_until_caught_up(Duration::from_secs(60));
         deployment
@@ -386,7 +383,7 @@ fn ids_from_key_value_json_csv_and_several_places() {
 #[test]
 fn partition_by_key_is_where_the_java_client_puts_it() {
     let deployment = Deployment::new("by-key", 2, "output: {partition: key}\n");
-    create_topic(&deployment.output, 5, &[]);
+    broker().create_topic(&deployment.output, 5, &[]);
     let t = now_ms() - 60_000;
     let records: Vec<Rec> = (0..500i64)
         .map(|n| Rec {
@@ -394,12 +391,12 @@ fn partition_by_key_is_where_the_java_client_puts_it() {
             ..Rec::with_id(n.to_string(), t + n)
         })
         .collect();
-    produce(&deployment.input, 1, &records);
+    broker().produce(&deployment.input, 1, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     let mut total = 0;
     for partition in 0..5 {
-        for (_, record) in read_partition(&deployment.output, partition) {
+        for (_, record) in broker().read_partition(&deployment.output, partition) {
             total += 1;
             let want = match &record.key {
                 Some(key) => kafka_dedup::partitioner::murmur2_partition(key, 5),

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::exactly_once::by_header;
-use crate::harness::{Deployment, Rec, now_ms, produce};
+use crate::kit::{Deployment, Rec, broker, now_ms};
 
 #[test]
 fn two_workers_in_one_process() {
@@ -14,7 +14,7 @@ fn two_workers_in_one_process() {
         let records: Vec<Rec> = (0..500)
             .map(|n| Rec::with_id((n % 333).to_string(), t + n))
             .collect();
-        produce(&deployment.input, partition, &records);
+        broker().produce(&deployment.input, partition, &records);
     }
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
@@ -70,4 +70,20 @@ fn a_faulty_config_is_64_with_every_fault_at_once() {
     for word in ["bootstrap_servers", "input.topics", "heder", "window.time"] {
         assert!(text.contains(word), "{word}: {text}");
     }
+}
+
+/// A process is ready when its partitions are: not a moment before, however slowly it gets there.
+#[test]
+fn ready_means_that_the_partitions_are_active() {
+    let deployment = Deployment::new("latch", 2, "");
+    broker().produce(&deployment.input, 0, &[Rec::with_id("a", now_ms())]);
+    let slowly = [("subscribed", "sleep(400)"), ("assigned", "sleep(400)")];
+    let mut instance = deployment.start_with("one", &slowly);
+    instance.wait_until_ready();
+    let (_, report) = instance.get("/readyz?verbose").expect("an answer");
+    assert!(
+        report.contains("worker-0/partitions: ready") && report.contains("2 partitions active"),
+        "{report}"
+    );
+    assert!(instance.terminate().success());
 }

@@ -5,15 +5,13 @@
 
 mod crash;
 mod exactly_once;
-mod expected;
-mod harness;
 mod life;
 mod rebalance;
 mod refused;
 mod store;
 mod topics;
 
-#[path = "../model/mod.rs"]
-mod model;
+#[path = "../kit/mod.rs"]
+mod kit;
 #[path = "../window/spoil.rs"]
 mod spoil;

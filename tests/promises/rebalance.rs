@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::crash::{Stream, rounds};
+use crate::crash::rounds;
 use crate::exactly_once::by_header;
-use crate::harness::{Deployment, wait_for};
+use crate::kit::stream::Stream;
+use crate::kit::{Deployment, wait_for};
 
 fn scale(assignor: &str) {
     let mut deployment =
@@ -13,7 +14,7 @@ fn scale(assignor: &str) {
         "partition.assignment.strategy".to_owned(),
         assignor.to_owned(),
     ));
-    let stream = Stream::start(&deployment.input, 4, 21);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 4, 21);
     let mut instances = vec![deployment.start("m0")];
     instances[0].wait_until_ready();
     for count in [2, 4, 5] {
@@ -64,7 +65,7 @@ fn frozen_past_its_session_then_thawed() {
     // A transaction time-out shorter than the freeze in every second round: then the coordinator
     // has ended the zombie's transaction, and its epoch with it.
     let deployment = Deployment::new("frozen", 2, "transaction: {interval: 30ms, timeout: 4s}\n");
-    let stream = Stream::start(&deployment.input, 2, 31);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 31);
     let mut first = deployment.start("first");
     first.wait_until_ready();
     let mut second = deployment.start("second");
@@ -112,7 +113,7 @@ fn frozen_past_its_session_then_thawed() {
 #[test]
 fn two_processes_with_the_same_instance_id() {
     let deployment = Deployment::new("twins", 2, "transaction: {interval: 30ms, timeout: 10s}\n");
-    let stream = Stream::start(&deployment.input, 2, 51);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 51);
     let mut first = deployment.start("twin");
     first.wait_until_ready();
     let mut second = deployment.start("twin");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::exactly_once::by_header;
-use crate::harness::{Deployment, Rec, create_topic, now_ms, produce, read_partition};
+use crate::kit::{Deployment, Rec, broker, now_ms};
 
 #[test]
 fn duplicates_and_rejected_records_go_to_their_topics_with_the_reason() {
@@ -20,10 +20,11 @@ fn duplicates_and_rejected_records_go_to_their_topics_with_the_reason() {
         without.clone(),
         Rec::with_id("a", t + 500),
     ];
-    produce(&deployment.input, 1, &records);
+    broker().produce(&deployment.input, 1, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
-    let output: Vec<Rec> = read_partition(&deployment.output, 1)
+    let output: Vec<Rec> = broker()
+        .read_partition(&deployment.output, 1)
         .into_iter()
         .map(|r| r.1)
         .collect();
@@ -31,7 +32,7 @@ fn duplicates_and_rejected_records_go_to_their_topics_with_the_reason() {
     let text = |record: &Rec, name: &str| {
         String::from_utf8(record.header(name).unwrap_or_default().to_vec()).expect("text")
     };
-    let duplicates = read_partition(&format!("{}_dup", deployment.input), 1);
+    let duplicates = broker().read_partition(&format!("{}_dup", deployment.input), 1);
     assert_eq!(duplicates.len(), 1);
     let duplicate = &duplicates[0].1;
     assert_eq!(
@@ -54,7 +55,7 @@ fn duplicates_and_rejected_records_go_to_their_topics_with_the_reason() {
     ] {
         assert_eq!(text(duplicate, name), want, "{name}");
     }
-    let rejected = read_partition(&format!("{}_rej", deployment.input), 1);
+    let rejected = broker().read_partition(&format!("{}_rej", deployment.input), 1);
     assert_eq!(rejected.len(), 1);
     assert_eq!(rejected[0].1.headers[0], without.headers[0]);
     assert_eq!(text(&rejected[0].1, "dedup-reason"), "missing-id");
@@ -77,10 +78,10 @@ fn records_without_an_id_are_dropped_or_stop_the_service_as_configured() {
         1,
         "id: {from: {header: message-id}, missing: drop}\n",
     );
-    produce(&deployment.input, 0, &records);
+    broker().produce(&deployment.input, 0, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
-    assert_eq!(read_partition(&deployment.output, 0).len(), 2);
+    assert_eq!(broker().read_partition(&deployment.output, 0).len(), 2);
     assert_eq!(instance.metric("kafka_dedup_records_dropped_total"), 1.0);
     assert!(instance.terminate().success());
 
@@ -89,7 +90,7 @@ fn records_without_an_id_are_dropped_or_stop_the_service_as_configured() {
         1,
         "id: {from: {header: message-id}, missing: fail}\n",
     );
-    produce(&deployment.input, 0, &records);
+    broker().produce(&deployment.input, 0, &records);
     let mut instance = deployment.start("one");
     assert_eq!(
         instance.wait(Duration::from_secs(60)).code(),
@@ -103,7 +104,7 @@ fn records_without_an_id_are_dropped_or_stop_the_service_as_configured() {
         instance.log_tail()
     );
     assert_eq!(
-        read_partition(&deployment.output, 0).len(),
+        broker().read_partition(&deployment.output, 0).len(),
         1,
         "what came before it is committed"
     );
@@ -120,7 +121,7 @@ fn sized(id: &str, bytes: usize, t: i64) -> Rec {
 fn a_record_that_the_output_refuses_is_rejected_and_the_rest_goes_on() {
     let extra = "rejected: {topic: \"{topic}_rej\"}\n";
     let deployment = Deployment::new("refused", 1, extra);
-    create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
+    broker().create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
     let t = now_ms() - 60_000;
     let mut records = Vec::new();
     for n in 0..300i64 {
@@ -135,10 +136,11 @@ fn a_record_that_the_output_refuses_is_rejected_and_the_rest_goes_on() {
             records.push(sized(&format!("id{n}"), 100, t + n));
         }
     }
-    produce(&deployment.input, 0, &records);
+    broker().produce(&deployment.input, 0, &records);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
-    let output: Vec<Rec> = read_partition(&deployment.output, 0)
+    let output: Vec<Rec> = broker()
+        .read_partition(&deployment.output, 0)
         .into_iter()
         .map(|r| r.1)
         .collect();
@@ -149,7 +151,7 @@ fn a_record_that_the_output_refuses_is_rejected_and_the_rest_goes_on() {
         .collect();
     assert_eq!(output.len(), want.len());
     assert!(output == want, "small records come through in order");
-    let rejected = read_partition(&format!("{}_rej", deployment.input), 0);
+    let rejected = broker().read_partition(&format!("{}_rej", deployment.input), 0);
     assert_eq!(rejected.len(), 3);
     for (_, record) in rejected {
         assert_eq!(record.header("dedup-reason"), Some(&b"too-large"[..]));
@@ -163,7 +165,7 @@ fn a_record_that_no_topic_can_take_stops_the_service_and_is_not_passed_over() {
     let limit = "KAFKA_DEDUP__KAFKA__PRODUCER_PROPERTIES__MESSAGE_MAX_BYTES";
     deployment.env.push((limit.to_owned(), "20000".to_owned()));
     let t = now_ms() - 60_000;
-    produce(
+    broker().produce(
         &deployment.input,
         0,
         &[
@@ -196,14 +198,14 @@ fn a_record_that_no_topic_can_take_stops_the_service_and_is_not_passed_over() {
 #[test]
 fn a_refused_record_without_a_rejected_topic_stops_the_service_with_a_sentence() {
     let deployment = Deployment::new("stopped", 1, "");
-    create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
+    broker().create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
     let t = now_ms() - 60_000;
     let records = [
         sized("a", 100, t),
         sized("b", 50_000, t + 1),
         sized("c", 100, t + 2),
     ];
-    produce(&deployment.input, 0, &records);
+    broker().produce(&deployment.input, 0, &records);
     let mut instance = deployment.start("one");
     assert_eq!(
         instance.wait(Duration::from_secs(60)).code(),
@@ -218,12 +220,12 @@ fn a_refused_record_without_a_rejected_topic_stops_the_service_with_a_sentence()
         instance.log_tail()
     );
     assert_eq!(
-        read_partition(&deployment.output, 0).len(),
+        broker().read_partition(&deployment.output, 0).len(),
         1,
         "what came before it is committed"
     );
     // After the setting is put right the same start goes on where it stopped.
-    crate::harness::set_topic_config(&deployment.output, "max.message.bytes", "1000000");
+    broker().set_topic_config(&deployment.output, "max.message.bytes", "1000000");
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| by_header(input));

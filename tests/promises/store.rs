@@ -9,10 +9,11 @@ use std::time::Duration;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-use crate::crash::{Stream, rounds};
+use crate::crash::rounds;
 use crate::exactly_once::by_header;
-use crate::expected::{Limits, expect_forwarded};
-use crate::harness::{BINARY, Deployment, Dice, Instance, Rec, now_ms, produce, wait_for};
+use crate::kit::expected::{Limits, expect_forwarded};
+use crate::kit::stream::Stream;
+use crate::kit::{BINARY, Deployment, Dice, Instance, Rec, broker, now_ms, wait_for};
 use crate::spoil::{self, Spoiler, Spoils};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -47,7 +48,7 @@ fn assert_no_panic(instance: &Instance) {
 #[test]
 fn restarted_warm_cold_and_damaged() {
     let deployment = Deployment::new("spoilt", 2, SMALL_TRANSACTIONS);
-    let stream = Stream::start(&deployment.input, 2, 2026);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 2026);
     let mut runner = TestRunner::deterministic();
     let mut spoiler = Spoiler::new(&deployment.dir.path().join("store-one"));
     let (mut warm, mut cold, mut aside) = (0.0, 0.0, 0.0);
@@ -94,7 +95,7 @@ fn killed_while_slices_are_sealed_dropped_and_opened() {
         2,
         "transaction: {interval: 20ms, timeout: 10s}\nwindow: {time: 2s}\n",
     );
-    let stream = Stream::start(&deployment.input, 2, 31);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 31);
     let mut dice = Dice(6);
     for _ in 0..rounds(2) {
         for step in [
@@ -130,7 +131,7 @@ fn killed_while_slices_are_sealed_dropped_and_opened() {
 #[test]
 fn starts_that_die_while_slices_are_opened_give_the_store_up() {
     let deployment = Deployment::new("loop", 1, SMALL_TRANSACTIONS);
-    produce(&deployment.input, 0, &records(0, 3_000));
+    broker().produce(&deployment.input, 0, &records(0, 3_000));
     let mut instance = deployment.start("one");
     instance.wait_until_ready();
     wait_for("slices in the store", PATIENCE, || {
@@ -143,7 +144,7 @@ fn starts_that_die_while_slices_are_opened_give_the_store_up() {
         assert_eq!(instance.wait(PATIENCE).code(), None);
     }
     // The slices that these starts died of are not opened a fourth time.
-    produce(&deployment.input, 0, &records(2_500, 1_000));
+    broker().produce(&deployment.input, 0, &records(2_500, 1_000));
     let mut instance = deployment.start_with("one", &[("restore", "return")]);
     deployment.wait_until_caught_up(PATIENCE);
     assert!(instance.metric("kafka_dedup_store_set_aside_total") > 2.0);
@@ -173,7 +174,7 @@ fn a_full_disk_is_told_and_lived_through_until_there_is_room() {
     let mut deployment = deployment;
     deployment.env.extend(active_ids);
     let mut instance = deployment.start_on("one", store, &[], shell);
-    produce(&deployment.input, 0, &records(0, 150_000));
+    broker().produce(&deployment.input, 0, &records(0, 150_000));
     deployment.wait_until_caught_up(PATIENCE);
     wait_for("the store to be degraded", PATIENCE, || {
         instance.metric("kafka_dedup_store_degraded") > 0.0
@@ -183,7 +184,7 @@ fn a_full_disk_is_told_and_lived_through_until_there_is_room() {
     assert_eq!(status, 200, "{report}");
     assert!(report.contains("store: degraded"), "{report}");
     assert!(report.contains("held in memory"), "{report}");
-    produce(&deployment.input, 0, &records(100_000, 60_000));
+    broker().produce(&deployment.input, 0, &records(100_000, 60_000));
     deployment.wait_until_caught_up(PATIENCE);
 
     lift_file_limit(instance.id());
@@ -192,7 +193,7 @@ fn a_full_disk_is_told_and_lived_through_until_there_is_room() {
     });
     let (_, report) = instance.get("/readyz?verbose").expect("an answer");
     assert!(report.contains("store: ready"), "{report}");
-    produce(&deployment.input, 0, &records(150_000, 30_000));
+    broker().produce(&deployment.input, 0, &records(150_000, 30_000));
     deployment.wait_until_caught_up(PATIENCE);
     assert_no_panic(&instance);
     assert!(instance.terminate().success());
@@ -219,7 +220,7 @@ fn a_store_that_cannot_be_made_is_told_and_lived_through_until_it_can() {
     fs::write(&store, "a file is in the way").expect("written");
     let mut instance = deployment.start("one");
     for partition in 0..2 {
-        produce(&deployment.input, partition, &records(0, 2_000));
+        broker().produce(&deployment.input, partition, &records(0, 2_000));
     }
     deployment.wait_until_caught_up(PATIENCE);
     let (status, report) = instance.get("/readyz?verbose").expect("an answer");
@@ -230,7 +231,7 @@ fn a_store_that_cannot_be_made_is_told_and_lived_through_until_it_can() {
         instance.metric("kafka_dedup_store_degraded") == 0.0 && stored_slices(&instance) > 2.0
     });
     for partition in 0..2 {
-        produce(&deployment.input, partition, &records(1_000, 2_000));
+        broker().produce(&deployment.input, partition, &records(1_000, 2_000));
     }
     deployment.wait_until_caught_up(PATIENCE);
     assert!(instance.terminate().success());
@@ -254,7 +255,7 @@ fn a_partition_that_comes_back_finds_what_is_still_valid() {
         let mut count = 0;
         let mut more = || {
             for partition in 0..2 {
-                produce(&deployment.input, partition, &records(count, 1_500));
+                broker().produce(&deployment.input, partition, &records(count, 1_500));
             }
             count += 1_000;
             deployment.wait_until_caught_up(PATIENCE);
@@ -302,7 +303,7 @@ fn a_partition_that_comes_back_finds_what_is_still_valid() {
 fn slices_of_another_deployment_are_set_aside() {
     let [theirs, ours] = ["theirs", "ours"].map(|name| {
         let deployment = Deployment::new(name, 1, SMALL_TRANSACTIONS);
-        produce(&deployment.input, 0, &records(0, 2_000));
+        broker().produce(&deployment.input, 0, &records(0, 2_000));
         let mut instance = deployment.start("one");
         deployment.wait_until_caught_up(PATIENCE);
         wait_for("slices in the store", PATIENCE, || {
@@ -314,7 +315,7 @@ fn slices_of_another_deployment_are_set_aside() {
     let (from, to) = (scope_dir(&theirs), scope_dir(&ours));
     fs::remove_dir_all(&to).expect("removed");
     fs::rename(from, &to).expect("renamed");
-    produce(&ours.input, 0, &records(1_500, 1_000));
+    broker().produce(&ours.input, 0, &records(1_500, 1_000));
     let mut instance = ours.start("one");
     ours.wait_until_caught_up(PATIENCE);
     let foreign = instance.metric("kafka_dedup_store_set_aside_total{reason=\"foreign\"}");

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use crate::crash::Stream;
 use crate::exactly_once::by_header;
-use crate::harness::{
-    Deployment, Rec, add_partitions, create_topic, delete_topic, low_watermark, now_ms,
-    partitions_of, produce, read_partition, unique, wait_for,
-};
+use crate::kit::stream::Stream;
+use crate::kit::{Deployment, Rec, broker, now_ms, unique, wait_for};
 
 #[test]
 fn a_pattern_takes_new_topics_and_never_its_own() {
     let prefix = unique("fleet");
     let first = format!("{prefix}-a");
-    create_topic(&first, 1, &[]);
+    broker().create_topic(&first, 1, &[]);
     let deployment = Deployment::on(
         first.clone(),
         1,
@@ -24,27 +21,34 @@ fn a_pattern_takes_new_topics_and_never_its_own() {
     let group = deployment.group.clone();
     let t = now_ms() - 1000;
     let twice = [Rec::with_id("x", t), Rec::with_id("x", t)];
-    produce(&first, 0, &twice);
+    broker().produce(&first, 0, &twice);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     let second = format!("{prefix}-b");
-    create_topic(&second, 2, &[]);
-    produce(&second, 1, &twice);
+    broker().create_topic(&second, 2, &[]);
+    broker().produce(&second, 1, &twice);
     wait_for("the new topic to be read", Duration::from_secs(60), || {
-        crate::harness::committed(&group, &second, 1) == Some(2)
+        broker().committed(&group, &second, 1) == Some(2)
     });
     std::thread::sleep(Duration::from_secs(3));
     for (topic, partition) in [(&first, 0), (&second, 1)] {
         assert_eq!(
-            read_partition(&format!("{topic}_dedup"), partition).len(),
+            broker()
+                .read_partition(&format!("{topic}_dedup"), partition)
+                .len(),
             1
         );
-        assert_eq!(read_partition(&format!("{topic}_dup"), partition).len(), 1);
+        assert_eq!(
+            broker()
+                .read_partition(&format!("{topic}_dup"), partition)
+                .len(),
+            1
+        );
     }
-    assert_eq!(partitions_of(&format!("{second}_dedup")), Some(2));
+    assert_eq!(broker().partitions_of(&format!("{second}_dedup")), Some(2));
     for own in ["_dedup", "_dup", &format!("-{group}-seen")] {
         assert_eq!(
-            partitions_of(&format!("{first}{own}_dedup")),
+            broker().partitions_of(&format!("{first}{own}_dedup")),
             None,
             "{own} is not input"
         );
@@ -56,21 +60,21 @@ fn a_pattern_takes_new_topics_and_never_its_own() {
 fn new_partitions_appear_while_it_runs_and_while_it_does_not() {
     let mut deployment = Deployment::new("growth", 1, "transaction: {interval: 30ms}\n");
     let t = now_ms() - 1000;
-    produce(&deployment.input, 0, &[Rec::with_id("x", t)]);
+    broker().produce(&deployment.input, 0, &[Rec::with_id("x", t)]);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
-    add_partitions(&deployment.input, 3);
+    broker().add_partitions(&deployment.input, 3);
     deployment.partitions = 3;
-    produce(
+    broker().produce(
         &deployment.input,
         2,
         &[Rec::with_id("x", t), Rec::with_id("x", t)],
     );
     deployment.wait_until_caught_up(Duration::from_secs(60));
     assert!(instance.terminate().success());
-    add_partitions(&deployment.input, 5);
+    broker().add_partitions(&deployment.input, 5);
     deployment.partitions = 5;
-    produce(
+    broker().produce(
         &deployment.input,
         4,
         &[Rec::with_id("y", t), Rec::with_id("y", t)],
@@ -78,8 +82,8 @@ fn new_partitions_appear_while_it_runs_and_while_it_does_not() {
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| by_header(input));
-    assert_eq!(partitions_of(&deployment.output), Some(5));
-    assert_eq!(partitions_of(&deployment.journal()), Some(5));
+    assert_eq!(broker().partitions_of(&deployment.output), Some(5));
+    assert_eq!(broker().partitions_of(&deployment.journal()), Some(5));
     assert!(instance.terminate().success());
 }
 
@@ -98,11 +102,11 @@ fn contradictions_end_with_78_and_a_sentence() {
         }
     };
     let deployment = Deployment::new("few-outputs", 4, "");
-    create_topic(&deployment.output, 2, &[]);
+    broker().create_topic(&deployment.output, 2, &[]);
     ends(&deployment, &[&deployment.output, "4", "2"]);
 
     let deployment = Deployment::new("odd-journal", 4, "");
-    create_topic(&deployment.journal(), 3, &[]);
+    broker().create_topic(&deployment.journal(), 3, &[]);
     ends(&deployment, &[&deployment.journal(), "4", "3"]);
 
     let deployment = Deployment::new("no-output", 1, "output: {create: false}\n");
@@ -120,11 +124,11 @@ fn contradictions_end_with_78_and_a_sentence() {
 
     // The journal's truth is gone while the group has committed: never guessed around.
     let deployment = Deployment::new("lost-journal", 1, "");
-    produce(&deployment.input, 0, &[Rec::with_id("x", now_ms())]);
+    broker().produce(&deployment.input, 0, &[Rec::with_id("x", now_ms())]);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     assert!(instance.terminate().success());
-    delete_topic(&deployment.journal());
+    broker().delete_topic(&deployment.journal());
     ends(&deployment, &[&deployment.journal(), "holds no run"]);
 }
 
@@ -138,8 +142,8 @@ fn it_waits_for_a_topic_that_is_not_there_yet() {
             .is_some_and(|(status, text)| status == 503 && text.contains(&deployment.input))
     });
     assert_eq!(instance.get("/livez").expect("an answer").0, 200);
-    create_topic(&deployment.input, 1, &[]);
-    produce(
+    broker().create_topic(&deployment.input, 1, &[]);
+    broker().produce(
         &deployment.input,
         0,
         &[Rec::with_id("x", now_ms()), Rec::with_id("x", now_ms())],
@@ -161,14 +165,14 @@ fn start_latest_skips_what_was_there_and_nothing_that_comes_while_it_restarts() 
         ..deployment
     };
     let t = now_ms() - 1000;
-    produce(&deployment.input, 0, &[Rec::with_id("old", t)]);
+    broker().produce(&deployment.input, 0, &[Rec::with_id("old", t)]);
     let mut instance = deployment.start("one");
     instance.wait_until_ready();
     wait_for("the start to be pinned", Duration::from_secs(30), || {
-        crate::harness::committed(&deployment.group, &deployment.input, 0) == Some(1)
+        broker().committed(&deployment.group, &deployment.input, 0) == Some(1)
     });
     instance.terminate();
-    produce(
+    broker().produce(
         &deployment.input,
         0,
         &[Rec::with_id("new", t), Rec::with_id("new", t)],
@@ -186,29 +190,31 @@ fn the_journal_holds_the_window_and_no_more() {
         1,
         "window: {time: 2s}\ntransaction: {interval: 50ms}\n",
     );
-    let stream = Stream::start(&deployment.input, 1, 61);
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 1, 61);
     let mut instance = deployment.start("one");
     wait_for("the journal to be trimmed", Duration::from_secs(60), || {
-        partitions_of(&deployment.journal()).is_some()
-            && low_watermark(&deployment.journal(), 0) > 20
+        broker().partitions_of(&deployment.journal()).is_some()
+            && broker().low_watermark(&deployment.journal(), 0) > 20
     });
     stream.finish();
     deployment.wait_until_caught_up(Duration::from_secs(60));
     assert!(instance.terminate().success());
     // A start from a trimmed journal and an empty disk judges as if it had never stopped.
     std::fs::remove_dir_all(&instance.store).ok();
-    let input = read_partition(&deployment.input, 0);
+    let input = broker().read_partition(&deployment.input, 0);
     let again: Vec<Rec> = input[input.len() - 300..]
         .iter()
         .map(|(_, record)| record.clone())
         .collect();
-    produce(&deployment.input, 0, &again);
+    broker().produce(&deployment.input, 0, &again);
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| {
-        crate::expected::expect_forwarded(crate::expected::Limits::time(2_000), input, |r| {
-            r.header("message-id").map(<[u8]>::to_vec)
-        })
+        crate::kit::expected::expect_forwarded(
+            crate::kit::expected::Limits::time(2_000),
+            input,
+            |r| r.header("message-id").map(<[u8]>::to_vec),
+        )
     });
     assert!(instance.terminate().success());
 }

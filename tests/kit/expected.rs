@@ -2,8 +2,8 @@
 
 use kafka_dedup::config::Window;
 
-use crate::harness::{Rec, now_ms};
-use crate::model::{Input, Judged, filter};
+use super::model::{Input, Judged, filter};
+use super::{Rec, now_ms};
 
 /// Limits of a window, with what a test does not care about left at its default.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,330 @@
+//! A cluster as a plain client sees it: topics, records in, records out, offsets.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::{unique, wait_for};
+
+/// A record as it is compared: everything but its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rec {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub timestamp: i64,
+}
+
+impl Rec {
+    pub fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                .collect()
+        });
+        Self {
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers,
+            timestamp: message.timestamp().to_millis().unwrap_or(-1),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)?
+            .1
+            .as_deref()
+    }
+
+    /// A record with a message-id header.
+    pub fn with_id(id: impl AsRef<[u8]>, timestamp: i64) -> Self {
+        Self {
+            key: Some(b"key".to_vec()),
+            value: Some(format!("value at {timestamp}").into_bytes()),
+            headers: vec![("message-id".to_owned(), Some(id.as_ref().to_vec()))],
+            timestamp,
+        }
+    }
+}
+
+/// Where a cluster is and how to speak to it; clones are the same cluster.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    bootstrap: String,
+    /// librdkafka properties of all clients, also of the service's: those of a secured listener.
+    pub properties: Vec<(String, String)>,
+    /// How many copies a topic gets.
+    pub replication: i32,
+}
+
+impl Kafka {
+    pub fn at(bootstrap: String) -> Self {
+        Self {
+            bootstrap,
+            properties: Vec::new(),
+            replication: 1,
+        }
+    }
+
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// What every client begins with.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replication));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let outcome =
+            futures_executor::block_on(self.admin().create_topics([&topic], &AdminOptions::new()))
+                .expect("an answer");
+        outcome
+            .into_iter()
+            .for_each(|topic| drop(topic.expect("the topic")));
+        wait_for("the topic's leaders", Duration::from_secs(20), || {
+            self.partitions_of(name) == Some(usize::try_from(partitions).expect("a count"))
+        });
+    }
+
+    pub fn add_partitions(&self, name: &str, total: usize) {
+        let grown = NewPartitions::new(name, total);
+        let outcome = futures_executor::block_on(
+            self.admin()
+                .create_partitions([&grown], &AdminOptions::new()),
+        )
+        .expect("an answer");
+        outcome
+            .into_iter()
+            .for_each(|topic| drop(topic.expect("more partitions")));
+    }
+
+    pub fn delete_topic(&self, name: &str) {
+        let outcome =
+            futures_executor::block_on(self.admin().delete_topics(&[name], &AdminOptions::new()))
+                .expect("an answer");
+        outcome
+            .into_iter()
+            .for_each(|topic| drop(topic.expect("deleted")));
+        wait_for("the topic to go", Duration::from_secs(20), || {
+            self.partitions_of(name).is_none()
+        });
+    }
+
+    /// Partitions that have a leader; `None` where there is no such topic.
+    pub fn partitions_of(&self, name: &str) -> Option<usize> {
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        let metadata = consumer
+            .fetch_metadata(None, Duration::from_secs(10))
+            .expect("metadata");
+        let topic = metadata
+            .topics()
+            .iter()
+            .find(|topic| topic.name() == name)?;
+        Some(
+            topic
+                .partitions()
+                .iter()
+                .filter(|partition| partition.leader() >= 0)
+                .count(),
+        )
+    }
+
+    /// A plain producer.
+    pub fn producer(&self, extra: &[(&str, &str)]) -> Client {
+        let mut config = self.client();
+        config
+            .set("linger.ms", "5")
+            .set("message.timeout.ms", "30000");
+        for (key, value) in extra {
+            config.set(*key, *value);
+        }
+        config
+            .create_with_context(Strict(std::sync::Mutex::default()))
+            .expect("a producer")
+    }
+
+    /// Sends records to one partition, and waits until the broker has them.
+    pub fn produce(&self, topic: &str, partition: i32, records: &[Rec]) {
+        let producer = self.producer(&[]);
+        for record in records {
+            send(&producer, topic, partition, record);
+        }
+        flush(&producer);
+    }
+
+    pub fn watermarks(&self, topic: &str, partition: i32, isolation: &str) -> (i64, i64) {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("isolation.level", isolation)
+            .create()
+            .expect("a consumer");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)) {
+                Ok(watermarks) => return watermarks,
+                Err(error) if Instant::now() > deadline => panic!("watermarks of {topic}: {error}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    pub fn low_watermark(&self, topic: &str, partition: i32) -> i64 {
+        self.watermarks(topic, partition, "read_uncommitted").0
+    }
+
+    /// The last stable offset is the high watermark: no transaction is left open.
+    pub fn nothing_hangs(&self, topic: &str, partition: i32) -> bool {
+        self.watermarks(topic, partition, "read_committed").1
+            == self.watermarks(topic, partition, "read_uncommitted").1
+    }
+
+    /// All committed records of a partition with their offsets, up to its end at the time of the call.
+    pub fn read_partition(&self, topic: &str, partition: i32) -> Vec<(i64, Rec)> {
+        wait_for("open transactions to end", Duration::from_secs(60), || {
+            self.nothing_hangs(topic, partition)
+        });
+        let (low, high) = self.watermarks(topic, partition, "read_uncommitted");
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", unique("reader"))
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(low))
+            .expect("an offset");
+        consumer.assign(&list).expect("assigned");
+        let mut records = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let position = consumer.position().expect("a position").elements()[0].offset();
+            if low >= high || matches!(position, Offset::Offset(position) if position >= high) {
+                return records;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{topic}-{partition} was not read to its end"
+            );
+            let Some(message) = consumer.poll(Duration::from_millis(100)) else {
+                continue;
+            };
+            let message = message.expect("a record");
+            records.push((message.offset(), Rec::of(&message)));
+        }
+    }
+
+    /// The group's committed offset.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", group)
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let list = consumer
+            .committed_offsets(list, Duration::from_secs(5))
+            .ok()?;
+        match list.elements().first()?.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    pub fn set_topic_config(&self, topic: &str, key: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let outcome =
+            futures_executor::block_on(self.admin().alter_configs([&change], &AdminOptions::new()))
+                .expect("an answer");
+        outcome
+            .into_iter()
+            .for_each(|resource| drop(resource.expect("changed")));
+    }
+}
+
+/// A test's input is what it says it is: a record that the broker refuses ends the test.
+pub struct Strict(std::sync::Mutex<Vec<String>>);
+
+impl rdkafka::ClientContext for Strict {}
+
+impl rdkafka::producer::ProducerContext for Strict {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let place = format!("{}-{}: {error}", message.topic(), message.partition());
+            self.0.lock().expect("the failures").push(place);
+        }
+    }
+}
+
+pub type Client = ThreadedProducer<Strict>;
+
+/// Waits until the broker has all records.
+pub fn flush(producer: &Client) {
+    producer.flush(Duration::from_secs(60)).expect("delivered");
+    let failures = producer.client().context().0.lock().expect("the failures");
+    let first = failures.first();
+    assert!(
+        first.is_none(),
+        "{} records were refused, the first: {first:?}",
+        failures.len()
+    );
+}
+
+pub fn send(producer: &Client, topic: &str, partition: i32, record: &Rec) {
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in &record.headers {
+        headers = headers.insert(Header {
+            key,
+            value: value.as_ref(),
+        });
+    }
+    let mut message = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
+    message.key = record.key.as_deref();
+    message.payload = record.value.as_deref();
+    message.timestamp = Some(record.timestamp);
+    message.headers = (!record.headers.is_empty()).then_some(headers);
+    loop {
+        match producer.send(message) {
+            Ok(()) => return,
+            Err((error, returned))
+                if error.rdkafka_error_code()
+                    == Some(rdkafka::error::RDKafkaErrorCode::QueueFull) =>
+            {
+                message = returned;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err((error, _)) => panic!("produce to {topic}-{partition}: {error}"),
+        }
+    }
+}

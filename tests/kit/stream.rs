@@ -1,0 +1,68 @@
+//! Producers that send on, with repeats, for as long as they live.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Dice, Kafka, Rec, flush, now_ms, send};
+
+/// Producers that send on, with repeats, for as long as they live.
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<u64>>,
+}
+
+impl Stream {
+    pub fn start(kafka: &Kafka, topic: &str, partitions: i32, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (kafka, topic, stopped) = (kafka.clone(), topic.to_owned(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let producer = kafka.producer(&[]);
+            let mut dice = Dice(seed);
+            let mut sent = 0u64;
+            while !stopped.load(Ordering::Relaxed) {
+                for _ in 0..40 {
+                    // One in four repeats an id of the last thousand or so.
+                    let id = if dice.roll(4) == 0 {
+                        sent.saturating_sub(dice.roll(1000))
+                    } else {
+                        sent
+                    };
+                    let partition = i32::try_from(id % u64::try_from(partitions).expect("a count"))
+                        .expect("small");
+                    let jitter = i64::try_from(dice.roll(2000)).expect("small");
+                    send(
+                        &producer,
+                        &topic,
+                        partition,
+                        &Rec::with_id(id.to_string(), now_ms() - jitter),
+                    );
+                    sent += 1;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            flush(&producer);
+            sent
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it; the number of records sent.
+    pub fn finish(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread
+            .take()
+            .expect("running")
+            .join()
+            .expect("the producer")
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
