@@ -8,6 +8,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -209,36 +210,7 @@ impl Kafka {
         wait_for("open transactions to end", Duration::from_secs(60), || {
             self.nothing_hangs(topic, partition)
         });
-        let (low, high) = self.watermarks(topic, partition, "read_uncommitted");
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", unique("reader"))
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "error")
-            .create()
-            .expect("a consumer");
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(low))
-            .expect("an offset");
-        consumer.assign(&list).expect("assigned");
-        let mut records = Vec::new();
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let position = consumer.position().expect("a position").elements()[0].offset();
-            if low >= high || matches!(position, Offset::Offset(position) if position >= high) {
-                return records;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{topic}-{partition} was not read to its end"
-            );
-            let Some(message) = consumer.poll(Duration::from_millis(100)) else {
-                continue;
-            };
-            let message = message.expect("a record");
-            records.push((message.offset(), Rec::of(&message)));
-        }
+        Reader::new(self, topic, partition).read_to_end()
     }
 
     /// The group's committed offset.
@@ -271,6 +243,100 @@ impl Kafka {
     }
 }
 
+/// Reads a partition on from where it was, committed records only.
+pub struct Reader {
+    consumer: BaseConsumer,
+    ends: BaseConsumer,
+    topic: String,
+    partition: i32,
+    next: i64,
+}
+
+impl Reader {
+    /// At the beginning of the partition.
+    pub fn new(kafka: &Kafka, topic: &str, partition: i32) -> Self {
+        let next = kafka.low_watermark(topic, partition);
+        let consumer: BaseConsumer = kafka
+            .client()
+            .set("group.id", unique("reader"))
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "20")
+            .create()
+            .expect("a consumer");
+        let ends = kafka
+            .client()
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(next))
+            .expect("an offset");
+        consumer.assign(&list).expect("assigned");
+        Self {
+            consumer,
+            ends,
+            topic: topic.to_owned(),
+            partition,
+            next,
+        }
+    }
+
+    /// The records up to the end as it is now, after the open transactions there have ended.
+    pub fn read_to_end(&mut self) -> Vec<(i64, Rec)> {
+        let high = self.high_watermark();
+        let mut records = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while self.next < high {
+            assert!(
+                Instant::now() < deadline,
+                "{}-{} was not read to its end: at {} of {high}",
+                self.topic,
+                self.partition,
+                self.next
+            );
+            match self.consumer.poll(Duration::from_millis(20)) {
+                Some(Ok(message)) => records.push((message.offset(), Rec::of(&message))),
+                Some(Err(error)) if transient(&error) => {}
+                Some(Err(error)) => panic!("{}-{}: {error}", self.topic, self.partition),
+                None => {}
+            }
+            let position = self.consumer.position().expect("a position").elements()[0].offset();
+            if let Offset::Offset(position) = position {
+                self.next = position;
+            }
+        }
+        records
+    }
+
+    fn high_watermark(&self) -> i64 {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let ends =
+                self.ends
+                    .fetch_watermarks(&self.topic, self.partition, Duration::from_secs(10));
+            match ends {
+                Ok((_, high)) => return high,
+                Err(error) if Instant::now() > deadline => panic!("end of {}: {error}", self.topic),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+}
+
+/// What a client says while brokers come and go.
+fn transient(error: &KafkaError) -> bool {
+    !matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::Fatal
+        )
+    )
+}
+
 /// A test's input is what it says it is: a record that the broker refuses ends the test.
 pub struct Strict(std::sync::Mutex<Vec<String>>);
 
@@ -301,7 +367,15 @@ pub fn flush(producer: &Client) {
     );
 }
 
+/// Sends one record; one that the client refuses ends the test.
 pub fn send(producer: &Client, topic: &str, partition: i32, record: &Rec) {
+    if let Err(error) = try_send(producer, topic, partition, record) {
+        panic!("produce to {topic}-{partition}: {error}");
+    }
+}
+
+/// Sends one record, after waiting for room.
+pub fn try_send(producer: &Client, topic: &str, partition: i32, record: &Rec) -> KafkaResult<()> {
     let mut headers = OwnedHeaders::new();
     for (key, value) in &record.headers {
         headers = headers.insert(Header {
@@ -316,15 +390,14 @@ pub fn send(producer: &Client, topic: &str, partition: i32, record: &Rec) {
     message.headers = (!record.headers.is_empty()).then_some(headers);
     loop {
         match producer.send(message) {
-            Ok(()) => return,
+            Ok(()) => return Ok(()),
             Err((error, returned))
-                if error.rdkafka_error_code()
-                    == Some(rdkafka::error::RDKafkaErrorCode::QueueFull) =>
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
             {
                 message = returned;
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err((error, _)) => panic!("produce to {topic}-{partition}: {error}"),
+            Err((error, _)) => return Err(error),
         }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! - [`kafka`]: a cluster seen by a plain client, and records as they are compared.
 //! - [`service`]: a deployment of the program, and its running instances.
+//! - [`hostile`]: a producer of everything that an input may hold, in any order.
+//! - [`audit`]: compares all outputs with what the model makes of the input, as both grow.
 //! - [`expected`]: what the reference model lets through of an input read back.
 //! - [`stream`]: producers that send on, with repeats.
 
@@ -12,7 +14,9 @@
     reason = "each test binary uses the part that it needs"
 )]
 
+pub mod audit;
 pub mod expected;
+pub mod hostile;
 pub mod kafka;
 #[path = "../model/mod.rs"]
 pub mod model;

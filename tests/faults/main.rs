@@ -1,0 +1,77 @@
+//! The fault campaign: real brokers, the real program, hostile input, and one fault after another
+//! while records flow. After every round the outputs are held against the reference model.
+//!
+//! ```text
+//! cargo test --features failpoints --test faults                 the short form, as in CI
+//! cargo test --features failpoints --test faults -- kill         some of the faults
+//! KAFKA_DEDUP_FAULTS=long ...                                    the long form
+//! KAFKA_DEDUP_FAULTS_MINUTES=30 ...                              no fault goes on for longer than this
+//! KAFKA_DEDUP_FAULTS_SEED=7 ...                                  other dice than the form's own
+//! ```
+//!
+//! Every fault tells what it did in `target/fault-results/<fault>.json`; `make guarantees` makes the
+//! table of docs/guarantees.md of these.
+//!
+//! One file a family of faults. [`rig`] is what a round works with, [`campaign`] counts rounds.
+
+mod campaign;
+mod clock;
+mod kills;
+mod members;
+mod rig;
+mod store;
+
+#[path = "../kit/mod.rs"]
+mod kit;
+#[allow(dead_code, reason = "it spoils for other tests too")]
+#[path = "../window/spoil.rs"]
+mod spoil;
+
+use campaign::Fault;
+
+fn main() {
+    campaign::run(&[
+        Fault {
+            name: "kill",
+            what: "kill -9 at random, and at each named step of a commit, of sealing, trimming and restoring",
+            rounds: (60, 1000),
+            inject: kills::killed,
+        },
+        Fault {
+            name: "terminate",
+            what: "SIGTERM in mid-transaction",
+            rounds: (20, 200),
+            inject: kills::terminated,
+        },
+        Fault {
+            name: "freeze",
+            what: "SIGSTOP past the session, and past the transaction time-out; takeover; SIGCONT",
+            rounds: (10, 100),
+            inject: members::frozen,
+        },
+        Fault {
+            name: "twins",
+            what: "two processes with the same instance id, and so the same transactional id",
+            rounds: (5, 50),
+            inject: members::twins,
+        },
+        Fault {
+            name: "rebalance",
+            what: "members join, leave and die, partitions are added; cooperative and eager assignors, static members",
+            rounds: (30, 500),
+            inject: members::rebalanced,
+        },
+        Fault {
+            name: "store",
+            what: "the local store: bit flip, zeroed page, truncation, file removed, directory from a backup, directory of another instance, all of it gone",
+            rounds: (240, 2400),
+            inject: store::spoiled,
+        },
+        Fault {
+            name: "clock",
+            what: "the wall clock jumps by up to 5 days, either way; timestamps up to 5 years off",
+            rounds: (10, 100),
+            inject: clock::jumped,
+        },
+    ]);
+}
