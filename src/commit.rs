@@ -16,6 +16,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 
+use crate::broken::{self, Bug};
 use crate::config::Config;
 use crate::exit::Stop;
 use crate::journal::{MAX_IDS_PER_RUN, run};
@@ -104,6 +105,7 @@ pub fn prepare(
         }
     }
     fail::fail_point!("produced", |_| crate::exit::die());
+    fail::fail_point!("in-flight-refused", |_| Err(refused_on_purpose()));
     drain(sink, scopes, deadline)?;
     fail::fail_point!("drained", |_| crate::exit::die());
     Ok(())
@@ -140,6 +142,7 @@ pub fn commit(
     metrics: &Metrics,
 ) -> Result<(), Trouble> {
     let offsets = offsets_of(scopes)?;
+    fail::fail_point!("offsets-refused", |_| Err(refused_on_purpose()));
     let Some(membership) = membership else {
         // Offsets sent without a generation are not fenced at all (I6).
         return Err(Trouble::Abort {
@@ -149,10 +152,35 @@ pub fn commit(
     };
     let started = Instant::now();
     let deadline = open.deadline(config);
+    send_offsets(sink, &offsets, membership, deadline)?;
+    fail::fail_point!("offsets-sent", |_| crate::exit::die());
+    metrics.observe_step("offsets", started.elapsed());
+    let started = Instant::now();
+    sink.commit(remaining(deadline).max(Duration::from_secs(1)))
+        .map_err(|error| consequence(&error, "commit"))?;
+    fail::fail_point!("committed", |_| crate::exit::die());
+    fail::fail_point!("commit-unknown", |_| Err(Trouble::InDoubt {
+        cause: "commit",
+        why: "a failpoint hides the outcome".to_owned(),
+    }));
+    metrics.observe_step("commit", started.elapsed());
+    Ok(())
+}
+
+/// In the transaction, so that output, journal and offsets become visible together.
+fn send_offsets(
+    sink: &Sink,
+    offsets: &TopicPartitionList,
+    membership: &ConsumerGroupMetadata,
+    deadline: Instant,
+) -> Result<(), Trouble> {
+    if broken::has(Bug::OffsetsOutsideTransaction) {
+        return Ok(());
+    }
     loop {
         let left = remaining(deadline);
-        match sink.send_offsets(&offsets, membership, left) {
-            Ok(()) => break,
+        match sink.send_offsets(offsets, membership, left) {
+            Ok(()) => return Ok(()),
             // The same call again is what librdkafka asks for here.
             Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
                 std::thread::sleep(Duration::from_millis(50));
@@ -160,14 +188,6 @@ pub fn commit(
             Err(error) => return Err(consequence(&error, "offsets")),
         }
     }
-    fail::fail_point!("offsets-sent", |_| crate::exit::die());
-    metrics.observe_step("offsets", started.elapsed());
-    let started = Instant::now();
-    sink.commit(remaining(deadline).max(Duration::from_secs(1)))
-        .map_err(|error| consequence(&error, "commit"))?;
-    fail::fail_point!("committed", |_| crate::exit::die());
-    metrics.observe_step("commit", started.elapsed());
-    Ok(())
 }
 
 /// After the commit: the overlays become part of the windows, and the counters move (I2, I4).
@@ -359,7 +379,8 @@ pub fn not_taken(error: &KafkaError, scope: &mut Scope, offset: i64, target: Tar
     }
 }
 
-fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
+/// The input positions that the transaction commits.
+pub fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
     let mut offsets = TopicPartitionList::new();
     for (_, scope) in scopes.active() {
         if scope.touched {
@@ -381,4 +402,13 @@ fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
 
 fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
+}
+
+/// What a failpoint makes of a transaction that could have been committed.
+#[cfg(feature = "failpoints")]
+fn refused_on_purpose() -> Trouble {
+    Trouble::Abort {
+        cause: "failpoint",
+        why: "a failpoint refuses to go on".to_owned(),
+    }
 }

@@ -11,6 +11,7 @@
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
 mod allocator;
+pub mod broken;
 pub mod cli;
 pub mod commit;
 pub mod config;

@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
+use crate::broken::{self, Bug};
 use crate::config::Config;
 use crate::exit::Stop;
 use crate::kafka::clients;
@@ -299,6 +300,10 @@ impl Sink {
     /// Aborts. What is in flight is ended by librdkafka; never purge before (the next transaction
     /// would fail out of sequence).
     pub fn abort(&self, timeout: Duration) -> KafkaResult<()> {
+        if broken::has(Bug::PurgeBeforeAbort) {
+            self.producer
+                .purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        }
         self.producer.abort_transaction(timeout)
     }
 

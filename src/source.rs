@@ -129,17 +129,22 @@ impl Source {
     /// Acknowledges an assignment: the partitions are ours, but nothing is read from them until
     /// [`Source::start`]. An empty assignment must be acknowledged too.
     pub fn acknowledge_assigned(&self, partitions: &[Partition]) -> KafkaResult<()> {
-        // The end is the one start offset that is always valid and brings no records meanwhile.
-        let list = list_of(partitions, Offset::End)?;
-        if is_cooperative(&self.consumer) {
-            self.consumer.incremental_assign(&list)?;
-        } else {
-            self.consumer.assign(&list)?;
+        // Paused before they are assigned, as nothing may be fetched at a start offset that is none.
+        // It must be a number: "the end" would be asked of the broker, and librdkafka repeats that
+        // question half a second after a seek has overtaken the answer; the second answer would
+        // move the position to the end and skip what is before it.
+        let list = list_of(partitions, Offset::Offset(0))?;
+        for (topic, partition) in partitions {
+            // Pausing passes over partitions that the client has not heard of; asking makes it know.
+            let _ = describe::cached_watermarks(&self.consumer, topic, *partition);
         }
-        if partitions.is_empty() {
-            Ok(())
+        if !partitions.is_empty() {
+            self.consumer.pause(&list)?;
+        }
+        if is_cooperative(&self.consumer) {
+            self.consumer.incremental_assign(&list)
         } else {
-            self.consumer.pause(&list)
+            self.consumer.assign(&list)
         }
     }
 
@@ -189,6 +194,15 @@ impl Source {
             return None;
         }
         self.consumer.group_metadata()
+    }
+
+    /// A deliberate bug's way to commit, see [`crate::broken`].
+    #[cfg(feature = "broken")]
+    pub fn commit_beside(&self, offsets: &TopicPartitionList) {
+        let outcome = self
+            .consumer
+            .commit(offsets, rdkafka::consumer::CommitMode::Sync);
+        tracing::debug!(?outcome, "committed beside the transaction");
     }
 
     /// The high watermark that the last fetch of this partition brought, if any.

@@ -4,6 +4,7 @@
 //! standard error.
 
 pub mod check;
+mod clock;
 pub mod logging;
 pub mod run;
 mod signals;

@@ -4,8 +4,9 @@
 //! ```text
 //! running --signal--------------> leaving --all ended--> exit 0
 //!    |                               |
-//!    '--a worker fails------------>  '--all ended--> exit with the first failure
-//!                                    '--30 s-------> exit with the first failure, else 75
+//!    |--a worker fails------------>  '--all ended--> exit with the first failure
+//!    |                               '--30 s-------> exit with the first failure, else 75
+//!    '--the wall clock was set back----------------> exit 75 at once
 //! ```
 
 use std::any::Any;
@@ -15,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::cli::clock::WallClock;
 use crate::exit::Stop;
 
 /// How long workers may take to commit and leave.
@@ -29,7 +31,8 @@ pub type Ended = (usize, Result<(), Stop>);
 /// by a worker's failure. Worker `i` is `workers[i]`.
 ///
 /// # Errors
-/// The first worker's failure; else [`Stop::restart`] when some did not leave in time.
+/// The first worker's failure; else [`Stop::restart`] when some did not leave in time. Restart, at
+/// once, when the wall clock was set back: the workers may not hear of anything then.
 pub fn supervise(
     workers: Vec<JoinHandle<()>>,
     ended: &Receiver<Ended>,
@@ -40,7 +43,9 @@ pub fn supervise(
     let mut running: BTreeSet<usize> = (0..workers.len()).collect();
     let mut first_failure: Option<Stop> = None;
     let mut deadline: Option<Instant> = None;
+    let mut clock = WallClock::now();
     while !running.is_empty() {
+        clock.look()?;
         let news = match ended.recv_timeout(LOOK) {
             Ok(news) => Some(news),
             Err(RecvTimeoutError::Timeout) => None,

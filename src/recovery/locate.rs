@@ -7,6 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Key, Located, PATIENCE, Request, Room, Stage, Trouble};
+use crate::broken::{self, Bug};
 use crate::config::Start;
 use crate::exit::Stop;
 
@@ -85,7 +86,12 @@ impl Room {
     fn locate_one(&self, request: &Request, committed: Option<i64>) -> Result<Located, Trouble> {
         let (topic, partition) = (&request.topic, request.partition);
         let watermarks = |topic: &str| {
-            self.observer
+            let observer = if broken::has(Bug::RestoreToStableOffset) {
+                &self.reader
+            } else {
+                &self.observer
+            };
+            observer
                 .fetch_watermarks(topic, partition, PATIENCE * 5)
                 .map_err(|error| {
                     Trouble::Later(format!("watermarks of {topic}-{partition}: {error}"))

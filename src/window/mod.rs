@@ -27,6 +27,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::broken::{self, Bug};
 use crate::config;
 use crate::journal::run::Run;
 pub use crate::store::Fingerprint;
@@ -276,9 +277,17 @@ impl SeenWindow {
     /// slices that are over are freed. `first_run` is the journal offset of its first run, `last_run`
     /// its last one, `next_offset` the input position committed with it. O(ids of the transaction).
     pub fn merge(&mut self, first_run: i64, last_run: Anchor, next_offset: i64) {
-        let before = self.checkpoint();
+        let mut before = self.checkpoint();
         let first_ordinal = self.committed.next_ordinal;
         self.committed = self.overlay.clock;
+        if broken::has(Bug::CheckpointAheadOfIds) {
+            self.reached = Some(Reached {
+                first_run,
+                last_run,
+                next_offset,
+            });
+            before = self.checkpoint();
+        }
         let clock = self.committed;
         if clock.next_ordinal != first_ordinal {
             self.slices.cut(first_ordinal, first_run, before, &clock);
@@ -297,6 +306,9 @@ impl SeenWindow {
     /// The transaction was aborted: all is as if it had never been, stream time and ordinals
     /// included.
     pub fn discard(&mut self) {
+        if broken::has(Bug::OverlayKeptAfterAbort) {
+            return;
+        }
         self.overlay.reset(self.committed);
     }
 

@@ -2,6 +2,7 @@
 //! commit themselves are in [`crate::commit`].
 
 use super::*;
+use crate::broken::{self, Bug};
 
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
@@ -48,7 +49,19 @@ impl Worker {
         let started = Instant::now();
         commit::prepare(sink, &mut self.scopes, open, &self.config)?;
         metrics.observe_step("drain", started.elapsed());
+        if broken::has(Bug::StoreBeforeCommit) {
+            commit::publish(sink, &mut self.scopes);
+        }
+        #[cfg(feature = "broken")]
+        if broken::has(Bug::OffsetsOutsideTransaction) {
+            broken::commit_beside(self.source.as_ref(), &commit::offsets_of(&mut self.scopes)?);
+        }
         let membership = self.source.as_ref().and_then(Source::membership);
+        #[cfg(feature = "broken")]
+        let membership = match membership {
+            Some(_) if broken::has(Bug::NoGeneration) => broken::as_nobody(&self.config),
+            honest => honest,
+        };
         commit::commit(
             sink,
             &mut self.scopes,
@@ -58,7 +71,9 @@ impl Worker {
             metrics,
         )?;
         let started = Instant::now();
-        commit::publish(sink, &mut self.scopes);
+        if !broken::has(Bug::StoreBeforeCommit) {
+            commit::publish(sink, &mut self.scopes);
+        }
         metrics.observe_step("publish", started.elapsed());
         Ok(())
     }
@@ -84,6 +99,9 @@ impl Worker {
                     cause,
                     "the outcome of the transaction is in doubt; replacing the producer: {why}"
                 );
+                if broken::has(Bug::ProducerKeptAfterUnknownCommit) {
+                    return self.abort_and_rewind();
+                }
                 self.replace_producer()
             }
             Trouble::Damaged { scope, damage } => self.rebuild_seen_set(scope, &damage),

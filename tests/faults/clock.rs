@@ -1,8 +1,11 @@
-//! The wall clock jumps under the running program (libfaketime), or timestamps are years off.
+//! The wall clock jumps under the running program, or timestamps are years off. No test may set the
+//! clock of a machine, so a small library in front of libc (clock.c) moves that of the program alone.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use kafka_dedup::config::Window;
 
@@ -34,27 +37,38 @@ pub fn jumped(rounds: &mut Rounds) {
         ],
         ..plan
     });
-    let library = library();
+    let tools = tempfile::tempdir().expect("a directory");
+    let library = compile(tools.path());
+    let offset = tools.path().join("offset");
     while let Some(round) = rounds.next() {
         if round % 2 == 0 {
-            let clock = rig.deployment.dir.path().join("clock");
-            fs::write(&clock, "+0").expect("written");
-            let mut command = Command::new(BINARY);
-            command
-                .env("LD_PRELOAD", &library)
-                .env("FAKETIME_TIMESTAMP_FILE", &clock)
-                .env("FAKETIME_CACHE_DURATION", "1")
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-            let store = rig.deployment.dir.path().join("store-one");
-            let mut instance = rig.deployment.start_on("one", store, &[], command);
+            set(&offset, 0);
+            let start = |rig: &Rig| {
+                let store = rig.deployment.dir.path().join("store-one");
+                let mut command = Command::new(BINARY);
+                command
+                    .env("LD_PRELOAD", &library)
+                    .env("CLOCK_OFFSET_FILE", &offset);
+                rig.deployment.start_on("one", store, &[], command)
+            };
+            let mut instance = start(&rig);
             rig.flow();
             instance.wait_until_ready();
+            let mut hours = 0;
             for _ in 0..3 {
                 rig.let_flow(400);
-                let hours = i64::try_from(rounds.dice.roll(240)).expect("small") - 120;
-                set(&clock, hours);
-                // Its cached time lasts a second.
-                std::thread::sleep(std::time::Duration::from_millis(1_200));
+                let before = hours;
+                hours = i64::try_from(rounds.dice.roll(240)).expect("small") - 120;
+                set(&offset, hours);
+                if hours < before {
+                    // The Kafka client cannot live with that: the process says so and ends.
+                    let status = instance.wait(Duration::from_secs(30));
+                    assert_eq!(status.code(), Some(75), "{}", instance.log_tail());
+                    let log = instance.log_text();
+                    assert!(log.contains("the wall clock was set back"), "{log}");
+                    instance = start(&rig);
+                    instance.wait_until_ready();
+                }
             }
             rig.let_flow(400);
             let tally = rig.settle(&mut [&mut instance]);
@@ -71,18 +85,27 @@ pub fn jumped(rounds: &mut Rounds) {
     }
 }
 
-/// Replaced at once, as the library reads it at any time.
-fn set(clock: &Path, hours: i64) {
-    let new = clock.with_extension("new");
-    fs::write(&new, format!("{:+}", hours * 3_600)).expect("written");
-    fs::rename(new, clock).expect("renamed");
+/// In place: the program has the file mapped.
+fn set(offset: &Path, hours: i64) {
+    let seconds = (hours * 3_600).to_ne_bytes();
+    let mut options = fs::File::options();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(offset);
+    file.and_then(|mut file| file.write_all(&seconds))
+        .expect("written");
 }
 
-fn library() -> PathBuf {
-    let places = [
-        "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-        "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    ];
-    let found = places.iter().map(PathBuf::from).find(|it| it.exists());
-    found.expect("libfaketime: apt-get install faketime")
+fn compile(directory: &Path) -> PathBuf {
+    let library = directory.join("clock.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/clock.c");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&library, &source])
+        .args(["-ldl", "-lpthread"])
+        .status();
+    assert!(status.expect("cc").success());
+    library
 }

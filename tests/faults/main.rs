@@ -7,6 +7,7 @@
 //! KAFKA_DEDUP_FAULTS=long ...                                    the long form
 //! KAFKA_DEDUP_FAULTS_MINUTES=30 ...                              no fault goes on for longer than this
 //! KAFKA_DEDUP_FAULTS_SEED=7 ...                                  other dice than the form's own
+//! KAFKA_DEDUP_FAULTS_HOLD=1 ...                                  a difference stops there, with brokers up
 //! ```
 //!
 //! Every fault tells what it did in `target/fault-results/<fault>.json`; `make guarantees` makes the

@@ -174,6 +174,15 @@ impl Rig {
         }
         if let Err(difference) = audit.compare() {
             let told: Vec<String> = survivors.iter().map(|it| describe(it)).collect();
+            if std::env::var_os("KAFKA_DEDUP_FAULTS_HOLD").is_some() {
+                eprintln!(
+                    "held for a look: {} on {}, {}\n{difference}",
+                    it.input,
+                    it.kafka.bootstrap(),
+                    it.dir.path().display()
+                );
+                std::thread::sleep(Duration::from_secs(86_400));
+            }
             panic!("seed {}: {difference}\n{}", self.seed, told.join("\n"));
         }
         for topic in [&it.output, &it.journal()] {
@@ -196,7 +205,7 @@ impl Rig {
             let text = fs::read_to_string(&path).unwrap_or_default();
             assert!(!text.contains("panicked at"), "a panic:\n{text}");
             if survivors.iter().all(|survivor| survivor.log != path) {
-                fs::remove_file(&path).expect("removed");
+                fs::rename(&path, path.with_extension("read")).expect("renamed");
             }
         }
     }

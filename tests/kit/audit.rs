@@ -30,6 +30,7 @@ struct Partition {
     name: String,
     input: Reader,
     output: Reader,
+    output_is: (Kafka, String, i32),
     duplicates: Reader,
     model: Model,
     /// Judged by the model, and not seen in the output yet.
@@ -57,6 +58,7 @@ impl Audit {
                 name: format!("{}-{partition}", self.input),
                 input: Reader::new(&self.kafka, &self.input, partition),
                 output: Reader::new(&self.kafka, output, partition),
+                output_is: (self.kafka.clone(), output.to_owned(), partition),
                 duplicates: Reader::new(&self.kafka, duplicates, partition),
                 model: Model::new(self.limits),
                 to_forward: VecDeque::new(),
@@ -82,8 +84,16 @@ impl Audit {
     /// # Errors
     /// The first difference, with its place.
     pub fn compare(&mut self) -> Result<(), String> {
-        for partition in &mut self.partitions {
-            partition.compare()?;
+        for (number, partition) in (0..).zip(&mut self.partitions) {
+            if let Err((difference, record)) = partition.compare() {
+                let id = record.header("message-id").unwrap_or_default();
+                let history = history(&self.kafka, &self.input, number, self.limits, id);
+                let fresh = partition.output_read_again();
+                return Err(format!(
+                    "{difference}\nread again from its beginning, the output {fresh}\nall of this id ({}) in the input:\n{history}",
+                    id.escape_ascii()
+                ));
+            }
         }
         Ok(())
     }
@@ -114,7 +124,24 @@ impl Partition {
         }
     }
 
-    fn compare(&mut self) -> Result<(), String> {
+    /// Whether the difference is there for a second reader too.
+    fn output_read_again(&self) -> String {
+        let (kafka, topic, number) = &self.output_is;
+        let output = Reader::new(kafka, topic, *number).read_to_end();
+        match self.to_forward.front() {
+            None => format!("has {} records", output.len()),
+            Some((offset, next)) => {
+                let place = output.iter().find(|(_, record)| record == next);
+                format!(
+                    "has {} records; the one after next, of input offset {offset}, is at {:?}",
+                    output.len(),
+                    place.map(|(place, _)| place)
+                )
+            }
+        }
+    }
+
+    fn compare(&mut self) -> Result<(), (String, Rec)> {
         let found = self.output.read_to_end();
         compare(&self.name, "output", found, &mut self.to_forward, Rec::eq)?;
         // Headers that name the first record are added behind the record's own.
@@ -136,33 +163,65 @@ impl Partition {
     }
 }
 
+/// What the model makes of every record with this id, for a person who looks for the cause of a
+/// difference: offset, timestamp, stream time, ordinals taken so far, and verdict.
+fn history(kafka: &Kafka, input: &str, partition: i32, limits: Window, id: &[u8]) -> String {
+    let mut model = Model::new(limits);
+    let wall_ms = now_ms();
+    let mut lines = Vec::new();
+    for (offset, record) in Reader::new(kafka, input, partition).read_to_end() {
+        let timestamp = (record.timestamp >= 0).then_some(record.timestamp);
+        let verdict = match record.header("message-id").filter(|id| !id.is_empty()) {
+            Some(id) => format!("{:?}", model.judge(id, timestamp, wall_ms, offset)),
+            None => {
+                model.observe(timestamp, wall_ms);
+                continue;
+            }
+        };
+        if record.header("message-id") == Some(id) {
+            lines.push(format!(
+                "offset {offset}, timestamp {}, stream time {:?}, {} ordinals: {verdict}",
+                record.timestamp, model.stream_time_ms, model.ordinals_taken
+            ));
+        }
+    }
+    lines.join("\n")
+}
+
 fn compare(
     name: &str,
     what: &str,
     found: Vec<(i64, Rec)>,
     wanted: &mut VecDeque<(i64, Rec)>,
     equal: impl Fn(&Rec, &Rec) -> bool,
-) -> Result<(), String> {
+) -> Result<(), (String, Rec)> {
     for (place, got) in found {
         match wanted.pop_front() {
             Some((_, want)) if equal(&got, &want) => {}
             Some((offset, want)) => {
-                return Err(format!(
-                    "{name}, {what} offset {place}: got {got:?}, where input offset {offset} was to come: {want:?}"
+                return Err((
+                    format!(
+                        "{name}, {what} offset {place}: got {got:?}, where input offset {offset} was to come: {want:?}"
+                    ),
+                    got,
                 ));
             }
             None => {
-                return Err(format!(
-                    "{name}, {what} offset {place}: one too many: {got:?}"
+                return Err((
+                    format!("{name}, {what} offset {place}: one too many: {got:?}"),
+                    got,
                 ));
             }
         }
     }
     match wanted.front() {
         None => Ok(()),
-        Some((offset, want)) => Err(format!(
-            "{name}, {what}: {} records are missing, the first of input offset {offset}: {want:?}",
-            wanted.len()
+        Some((offset, want)) => Err((
+            format!(
+                "{name}, {what}: {} records are missing, the first of input offset {offset}: {want:?}",
+                wanted.len()
+            ),
+            want.clone(),
         )),
     }
 }
