@@ -413,3 +413,46 @@ fn offsets_of(scopes: &mut Scopes) -> Result<TopicPartitionList, Trouble> {
 fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn abortable() -> Trouble {
+        Trouble::Abort {
+            cause: "offsets",
+            why: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_unanswered_request_is_never_taken_for_one_that_failed() {
+        use RDKafkaErrorCode as Code;
+        for code in [
+            Code::OperationTimedOut,
+            Code::RequestTimedOut,
+            Code::TimedOutQueue,
+            Code::BrokerTransportFailure,
+        ] {
+            assert!(is_unanswered(code), "{code}");
+        }
+        // What the group coordinator answers is certain: the transaction is aborted and goes on.
+        for code in [
+            Code::IllegalGeneration,
+            Code::UnknownMemberId,
+            Code::FencedInstanceId,
+        ] {
+            assert!(!is_unanswered(code), "{code}");
+        }
+        let doubt = certain_or_in_doubt(abortable());
+        assert!(matches!(
+            doubt,
+            Trouble::InDoubt {
+                cause: "offsets",
+                ..
+            }
+        ));
+        let fenced = certain_or_in_doubt(Trouble::Fenced { why: String::new() });
+        assert!(matches!(fenced, Trouble::Fenced { .. }));
+    }
+}
