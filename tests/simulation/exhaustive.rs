@@ -7,7 +7,7 @@
 use std::hash::{Hash, Hasher};
 
 use kafka_dedup::config::Window;
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::broker::Bytes;
 use crate::seen::Plain;
@@ -38,8 +38,6 @@ pub struct Small {
     /// Faults in one schedule.
     pub faults: u8,
     pub records: usize,
-    /// Of both processes, and all kinds; else those of the first, which is the owner.
-    pub all_faults: bool,
     /// Transactions of one producer.
     pub transactions: u16,
 }
@@ -91,21 +89,18 @@ impl Small {
     }
 }
 
-impl Small {
-    /// The faults of the small world.
-    fn has(&self, fault: Action) -> bool {
-        use Fate::{AnswerLost, Late, Refused};
-        match fault {
-            Action::Commit(slot, Late) | Action::Crash(slot) => slot == 0 || self.all_faults,
-            // The first member and transactional id are the first process's.
-            Action::ExpireSession(member) => member == 1 || self.all_faults,
-            Action::Commit(_, AnswerLost)
-            | Action::SendOffsets(_, AnswerLost | Late | Refused)
+/// The faults of the small world.
+fn is_small(fault: Action) -> bool {
+    use Fate::{AnswerLost, Late, Refused};
+    matches!(
+        fault,
+        Action::SendOffsets(_, AnswerLost | Late | Refused)
+            | Action::Commit(_, AnswerLost | Late)
             | Action::Abort(_, Late)
-            | Action::TimeOut(_) => self.all_faults,
-            _ => false,
-        }
-    }
+            | Action::Crash(_)
+            | Action::TimeOut(_)
+            | Action::ExpireSession(_)
+    )
 }
 
 impl Model for Small {
@@ -127,7 +122,7 @@ impl Model for Small {
             actions.extend(returns.map(|action| (action, false)));
         }
         if world.budget > 0 {
-            let faults = world.faults().into_iter().filter(|fault| self.has(*fault));
+            let faults = world.faults().into_iter().filter(|fault| is_small(*fault));
             actions.extend(faults.map(|fault| (fault, true)));
         } else {
             // What belongs to nobody any more ends by itself.
@@ -178,7 +173,11 @@ impl Model for Small {
 
 /// Explores all of it; gives the number of states, and what was found.
 pub fn explore(small: Small) -> (usize, Option<String>) {
-    let checker = small.checker().spawn_bfs().join();
+    let checker = small
+        .checker()
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
     let found = ["I1 to I7", "nothing is stuck"]
         .into_iter()
         .find_map(|property| {
