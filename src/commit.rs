@@ -131,8 +131,8 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
     Ok(())
 }
 
-/// Adds the input offsets and commits. Only `Ok` means that it is committed; after any error but
-/// an abortable one nothing is assumed (I7).
+/// Adds the input offsets and commits. Only `Ok` means that it is committed. Once the offsets are
+/// added, or may have been, no error is taken to mean that it is not (I7).
 pub fn commit(
     sink: &Sink,
     scopes: &mut Scopes,
@@ -157,7 +157,7 @@ pub fn commit(
     metrics.observe_step("offsets", started.elapsed());
     let started = Instant::now();
     sink.commit(remaining(deadline).max(Duration::from_secs(1)))
-        .map_err(|error| consequence(&error, "commit"))?;
+        .map_err(|error| certain_or_in_doubt(consequence(&error, "commit")))?;
     fail::fail_point!("committed", |_| crate::exit::die());
     fail::fail_point!("commit-unknown", |_| Err(Trouble::InDoubt {
         cause: "commit",
@@ -185,7 +185,7 @@ fn send_offsets(
             Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err(consequence(&error, "offsets")),
+            Err(error) => return Err(offsets_not_added(&error)),
         }
     }
 }
@@ -212,11 +212,42 @@ pub fn abort(sink: &Sink, scopes: &mut Scopes, config: &Config) -> Result<(), Tr
     for (_, scope) in scopes.active() {
         scope.discard();
     }
-    outcome.map_err(|error| match consequence(&error, "abort") {
-        // An abort that cannot be aborted leaves a producer of no use.
+    // An abort that cannot be aborted leaves a producer of no use.
+    outcome.map_err(|error| certain_or_in_doubt(consequence(&error, "abort")))
+}
+
+/// Once the request that ends a transaction may have been sent, no error is one after which the same
+/// producer can go on: the request may arrive late, and end the next transaction instead (I7).
+fn certain_or_in_doubt(trouble: Trouble) -> Trouble {
+    match trouble {
         Trouble::Abort { cause, why } => Trouble::InDoubt { cause, why },
         other => other,
-    })
+    }
+}
+
+/// librdkafka says of offsets that were not answered in time that the transaction can be aborted. It
+/// can, but the request may be on its way still. It names producer and epoch and not the transaction:
+/// arriving late, it would move the offsets in the next one. So the epoch must end with it (I7).
+fn offsets_not_added(error: &KafkaError) -> Trouble {
+    let trouble = consequence(error, "offsets");
+    match error.rdkafka_error_code() {
+        Some(code) if is_unanswered(code) => certain_or_in_doubt(trouble),
+        _ => trouble,
+    }
+}
+
+/// Whether a request with this outcome may have been carried out, or be so later.
+fn is_unanswered(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::NetworkException
+    )
 }
 
 /// What a failed call to the producer means for the transaction.
@@ -410,5 +441,48 @@ fn refused_on_purpose() -> Trouble {
     Trouble::Abort {
         cause: "failpoint",
         why: "a failpoint refuses to go on".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn abortable() -> Trouble {
+        Trouble::Abort {
+            cause: "offsets",
+            why: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_unanswered_request_is_never_taken_for_one_that_failed() {
+        use RDKafkaErrorCode as Code;
+        for code in [
+            Code::OperationTimedOut,
+            Code::RequestTimedOut,
+            Code::TimedOutQueue,
+            Code::BrokerTransportFailure,
+        ] {
+            assert!(is_unanswered(code), "{code}");
+        }
+        // What the group coordinator answers is certain: the transaction is aborted and goes on.
+        for code in [
+            Code::IllegalGeneration,
+            Code::UnknownMemberId,
+            Code::FencedInstanceId,
+        ] {
+            assert!(!is_unanswered(code), "{code}");
+        }
+        let doubt = certain_or_in_doubt(abortable());
+        assert!(matches!(
+            doubt,
+            Trouble::InDoubt {
+                cause: "offsets",
+                ..
+            }
+        ));
+        let fenced = certain_or_in_doubt(Trouble::Fenced { why: String::new() });
+        assert!(matches!(fenced, Trouble::Fenced { .. }));
     }
 }

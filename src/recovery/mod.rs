@@ -198,8 +198,10 @@ struct Job {
     journal_next: Option<i64>,
     /// The run that must come first, where the window came from the store.
     anchor: Option<Anchor>,
-    /// The window came from the store, and the anchor was found.
-    from_store: bool,
+    /// The window came from the store, and the anchor was found; or the journal may have expired since.
+    may_not_fit: bool,
+    /// Runs were found without a committed offset, and the offset was asked for again.
+    asked_again: bool,
     /// How the seen set is being restored: warm or cold; `None` where it was known.
     kind: Option<&'static str>,
     stage: Stage,
@@ -267,7 +269,8 @@ impl Room {
                 window,
                 journal_next,
                 anchor: None,
-                from_store: false,
+                may_not_fit: false,
+                asked_again: false,
                 kind: None,
                 stage: Stage::Locate {
                     not_before: Instant::now(),

@@ -45,10 +45,14 @@ impl Room {
             let checkpoint = window.checkpoint();
             checkpoint.is_some_and(|checkpoint| located.is_complete(&checkpoint))
         };
+        // A journal with a retention of its own may have lost runs that are known here. Whether one is
+        // missing between what is known and what is left, the chain of ordinals tells.
+        let expires = self.config.journal.retention.is_some();
         let known = job.window.take().zip(job.journal_next);
         let next = match known {
-            Some((window, next)) if next >= low || complete(&window) => {
+            Some((window, next)) if next >= low || complete(&window) || expires => {
                 job.window = Some(window);
+                job.may_not_fit = expires;
                 next.max(low)
             }
             too_old => {
@@ -66,7 +70,7 @@ impl Room {
                 );
                 let checkpoint = window.checkpoint();
                 job.kind = Some(checkpoint.map_or("cold", |_| "warm"));
-                job.from_store = false;
+                job.may_not_fit = false;
                 job.anchor = checkpoint
                     .filter(|checkpoint| !located.is_complete(checkpoint))
                     .map(|checkpoint| checkpoint.anchor);
@@ -259,7 +263,7 @@ fn apply(
     };
     if let Some(anchor) = job.anchor.take() {
         if read == anchor {
-            job.from_store = true;
+            job.may_not_fit = true;
             return Ok(());
         }
         let why = format!(
@@ -281,7 +285,7 @@ fn apply(
         )),
         Ok(run) => match window.apply(&run, read) {
             Ok(()) => keep_up(window, job.sizing).map_err(Ended::Damaged),
-            Err(broken) if job.from_store => Err(Ended::Unfit(broken.to_string())),
+            Err(broken) if job.may_not_fit => Err(Ended::Unfit(broken.to_string())),
             Err(broken) => Err(unusable(broken.to_string())),
         },
         Err(RunError::Foreign) => {

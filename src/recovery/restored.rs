@@ -7,6 +7,9 @@ use crate::exit::Stop;
 impl Room {
     /// Hands the partition over, whatever has become of it.
     pub(super) fn finish(&mut self, key: &Key, outcome: Result<(), Stop>) {
+        if outcome.is_ok() && self.must_ask_again(key) {
+            return self.postpone(key, "the journal holds runs, and no offset was committed");
+        }
         self.stop_reading(key);
         let Some(job) = self.jobs.remove(key) else {
             return;
@@ -25,6 +28,23 @@ impl Room {
             epoch,
             outcome,
         });
+    }
+
+    /// Runs without a committed offset contradict each other, unless another owner has committed both
+    /// since the offset was asked for: this process was held up, and does not know yet that it has lost
+    /// the partition. An offset that is asked for after the runs were seen tells.
+    fn must_ask_again(&mut self, key: &Key) -> bool {
+        let Some(job) = self.jobs.get_mut(key) else {
+            return false;
+        };
+        let Stage::Read { located, .. } = &job.stage else {
+            return false;
+        };
+        let has_runs = job
+            .window
+            .as_ref()
+            .is_some_and(|w| w.checkpoint().is_some());
+        has_runs && !located.committed && !std::mem::replace(&mut job.asked_again, true)
     }
 }
 
