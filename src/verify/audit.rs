@@ -664,6 +664,11 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
                 }
             }
         }
+        Event::Absent { lane, offset, id } => {
+            if let (Role::Output, Some(id)) = (*role, id) {
+                scopes[lane].judge.was_not_forwarded(id, offset);
+            }
+        }
         Event::Missing { lane, offset } => {
             let scope = &mut scopes[lane];
             let open = *compacted

@@ -82,6 +82,8 @@ struct Seen {
     sure: bool,
     /// `offset` is that of the first record.
     first_known: bool,
+    /// Where it is not sure: an earlier one is not known of.
+    alone: bool,
 }
 
 /// Yes, no, or not to be known.
@@ -233,6 +235,7 @@ impl Judge {
                     offset,
                     sure,
                     first_known,
+                    alone: found.is_none(),
                 },
             );
             self.taken += 1;
@@ -248,6 +251,18 @@ impl Judge {
             && !seen.first_known
         {
             (seen.sure, seen.first_known) = (true, true);
+        }
+    }
+
+    /// An unsure record has turned out not to have been forwarded: it was a duplicate of one before
+    /// all that is known, and left nothing behind.
+    pub fn was_not_forwarded(&mut self, id: Fingerprint, offset: i64) {
+        if let Some(seen) = self.seen.get(&id)
+            && seen.offset == offset
+            && !seen.sure
+            && seen.alone
+        {
+            self.seen.remove(&id);
         }
     }
 

@@ -59,8 +59,14 @@ impl Found {
 /// What became of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A record that might be there is.
+    /// A record that need not be there is.
     Confirmed {
+        lane: usize,
+        offset: i64,
+        id: Option<Fingerprint>,
+    },
+    /// A record that need not be there is not.
+    Absent {
         lane: usize,
         offset: i64,
         id: Option<Fingerprint>,
@@ -419,7 +425,7 @@ impl Strand {
         let index = (number - at.base) as usize;
         let it = &at.waiting[index].it;
         match it.must {
-            Must::MayBe => self.events.push(Event::Confirmed {
+            Must::MayBe | Must::Outside => self.events.push(Event::Confirmed {
                 lane,
                 offset: it.offset,
                 id: it.id,
@@ -435,7 +441,6 @@ impl Strand {
                     });
                 }
             }
-            Must::Outside => {}
         }
         // What might have come before it has not.
         if self.lanes[lane].may_be_open > 0 {
@@ -490,18 +495,18 @@ impl Strand {
         waiting.state = State::Settled;
         at.open -= 1;
         at.may_be_open -= usize::from(waiting.it.must != Must::Be);
-        if waiting.it.must == Must::Be {
-            let nothing_yet = at.last.is_none()
-                && !at
-                    .waiting
-                    .range(..index)
-                    .any(|w| matches!(w.state, State::At(_)));
-            let offset = at.waiting[index].it.offset;
-            self.events.push(if self.cut.strand && nothing_yet {
-                Event::GoneFromStrand { lane }
-            } else {
-                Event::Missing { lane, offset }
-            });
+        let Expected {
+            offset, id, must, ..
+        } = waiting.it;
+        let is_found = |waiting: &Waiting| matches!(waiting.state, State::At(_));
+        let nothing_yet = at.last.is_none() && !at.waiting.range(..index).any(is_found);
+        match (must, self.cut.strand && nothing_yet) {
+            (Must::Be, true) => self.events.push(Event::GoneFromStrand { lane }),
+            (Must::Be, false) => self.events.push(Event::Missing { lane, offset }),
+            (Must::MayBe | Must::Outside, true) => {}
+            (Must::MayBe | Must::Outside, false) => {
+                self.events.push(Event::Absent { lane, offset, id });
+            }
         }
     }
 
