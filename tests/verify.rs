@@ -14,8 +14,7 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MINUTE_MS: i64 = 60_000;
-const SIDES: &str =
-    "duplicates: {topic: \"{topic}_dup\"}\nrejected: {topic: \"{topic}_rej\"}\n";
+const SIDES: &str = "duplicates: {topic: \"{topic}_dup\"}\nrejected: {topic: \"{topic}_rej\"}\n";
 
 struct Verified {
     status: i32,
@@ -56,7 +55,10 @@ fn verify(it: &Deployment, arguments: &[&str], env: &[(&str, &str)]) -> Verified
         err: text(output.stderr),
     };
     if std::env::var_os("SHOW").is_some() {
-        println!("$ verify {arguments:?} {env:?}: {}\n{}{}", it.status, it.out, it.err);
+        println!(
+            "$ verify {arguments:?} {env:?}: {}\n{}{}",
+            it.status, it.out, it.err
+        );
     }
     it
 }
@@ -90,7 +92,11 @@ fn judge_all(it: &Deployment) {
 /// A topic beside the honest one, with these records instead.
 fn forged(it: &Deployment, partitions: i32, records: &[Vec<Rec>]) -> String {
     let name = unique("forged");
-    it.kafka.create_topic(&name, partitions, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
+    it.kafka.create_topic(
+        &name,
+        partitions,
+        &[("message.timestamp.after.max.ms", "9223372036854775807")],
+    );
     for (partition, records) in (0..).zip(records) {
         it.kafka.produce(&name, partition, records);
     }
@@ -155,13 +161,21 @@ fn an_honest_output_passes_under_all_rules() {
         assert_eq!(i64::try_from(output).expect("small"), kinds[0], "{rules}");
         let rows = json["partitions"].as_array().expect("rows");
         assert_eq!(rows.len(), 2);
-        assert_eq!((&rows[1]["from"], &rows[1]["to"]), (&0.into(), &1500.into()));
+        assert_eq!(
+            (&rows[1]["from"], &rows[1]["to"]),
+            (&0.into(), &1500.into())
+        );
         let one = passes(&it, &["--partition", "1", "--topic", &it.input], &[]);
         assert_eq!(count(&one, "received"), 1500);
     }
     let text = verify(&judged("window: {time: 5m}\n", 1), &[], &[]);
     assert_eq!(text.status, 0);
-    text.says(&["partition", "received", "passed: the output is what it must be", "0-1500"]);
+    text.says(&[
+        "partition",
+        "received",
+        "passed: the output is what it must be",
+        "0-1500",
+    ]);
     assert!(text.err.is_empty(), "{}", text.err);
 }
 
@@ -183,13 +197,21 @@ fn every_difference_is_found_once_and_named() {
             out.truncate(end);
         }),
         // An id that is in the window.
-        ("extra", [0, 1, 0, 0], |out| out.insert(501, out[500].clone())),
+        ("extra", [0, 1, 0, 0], |out| {
+            out.insert(501, out[500].clone())
+        }),
         ("extra", [0, 1, 0, 0], |out| out.push(out[900].clone())),
-        ("extra", [0, 1, 0, 0], |out| out.insert(0, Rec::with_id("stranger", 1))),
+        ("extra", [0, 1, 0, 0], |out| {
+            out.insert(0, Rec::with_id("stranger", 1))
+        }),
         ("altered", [0, 0, 1, 0], |out| out[500].key = None),
-        ("altered", [0, 0, 1, 0], |out| out[500].value = Some(Vec::new())),
+        ("altered", [0, 0, 1, 0], |out| {
+            out[500].value = Some(Vec::new())
+        }),
         ("altered", [0, 0, 1, 0], |out| out[500].timestamp += 1),
-        ("altered", [0, 0, 1, 0], |out| out[500].headers[0].1 = Some(Vec::new())),
+        ("altered", [0, 0, 1, 0], |out| {
+            out[500].headers[0].1 = Some(Vec::new())
+        }),
         // The id itself: known by its place.
         ("altered", [0, 0, 1, 0], |out| {
             out[500].headers = vec![("message-id".to_owned(), Some(b"\x1b[31mbad".to_vec()))];
@@ -219,20 +241,36 @@ fn every_difference_is_found_once_and_named() {
         let at = |side: &str| first[side]["offset"].as_i64();
         match number {
             0 => assert_eq!(at("input"), Some(in_input(&honest[500]))),
-            3 => assert_eq!((at("input"), at("output")), (Some(in_input(&honest[500])), Some(501))),
+            3 => assert_eq!(
+                (at("input"), at("output")),
+                (Some(in_input(&honest[500])), Some(501))
+            ),
             5 => assert_eq!((at("input"), at("output")), (None, Some(0))),
             6 => assert_eq!(first["parts"], "key"),
             7 => assert_eq!(first["parts"], "value"),
             8 => assert_eq!(first["parts"], "timestamp"),
             9 => assert_eq!(first["parts"], "headers"),
-            11 => assert_eq!((at("input"), at("output")), (Some(in_input(&honest[500])), Some(520))),
-            12 => assert_eq!((at("input"), at("output")), (Some(in_input(&honest[520])), Some(500))),
+            11 => assert_eq!(
+                (at("input"), at("output")),
+                (Some(in_input(&honest[500])), Some(520))
+            ),
+            12 => assert_eq!(
+                (at("input"), at("output")),
+                (Some(in_input(&honest[520])), Some(500))
+            ),
             _ => {}
         }
         let text = verify(&it, &[], &env);
         assert_eq!(text.status, 1);
-        text.says(&[&format!("  {kind}: "), "FAILED: ", "the output is not what it must be"]);
-        assert!(!text.out.contains('\x1b'), "an id never acts on the terminal");
+        text.says(&[
+            &format!("  {kind}: "),
+            "FAILED: ",
+            "the output is not what it must be",
+        ]);
+        assert!(
+            !text.out.contains('\x1b'),
+            "an id never acts on the terminal"
+        );
     }
 }
 
@@ -243,7 +281,11 @@ fn windows_that_are_applied_wrongly_are_found() {
     let longer = verify(&it, &["--json"], &[("KAFKA_DEDUP__WINDOW__TIME", "6m")]);
     assert_eq!(longer.status, 1);
     let [missing, extra, altered, reordered] = differences(&longer.json());
-    assert!(extra > 0 && missing + altered + reordered == 0, "{}", longer.out);
+    assert!(
+        extra > 0 && missing + altered + reordered == 0,
+        "{}",
+        longer.out
+    );
     let shorter = verify(&it, &["--json"], &[("KAFKA_DEDUP__WINDOW__TIME", "4m")]);
     assert_eq!(shorter.status, 1);
     assert!(differences(&shorter.json())[0] > 0, "{}", shorter.out);
@@ -251,8 +293,9 @@ fn windows_that_are_applied_wrongly_are_found() {
 
 #[test]
 fn side_topics_are_audited_too() {
-    let extra =
-        format!("window: {{time: 5m}}\nid: {{from: {{header: message-id}}, missing: reject}}\n{SIDES}");
+    let extra = format!(
+        "window: {{time: 5m}}\nid: {{from: {{header: message-id}}, missing: reject}}\n{SIDES}"
+    );
     let it = judged(&extra, 1);
     let dup = records(&it, &format!("{}_dup", it.input), 0);
     let rej = records(&it, &format!("{}_rej", it.input), 0);
@@ -263,12 +306,42 @@ fn side_topics_are_audited_too() {
     };
     type Forge<'a> = Box<dyn Fn(&mut Vec<Rec>) + 'a>;
     let cases: [(&str, &[Rec], [i64; 4], Forge<'_>); 6] = [
-        ("DUPLICATES", &dup, [1, 0, 0, 0], Box::new(|out| drop(out.remove(50)))),
-        ("DUPLICATES", &dup, [0, 1, 0, 0], Box::new(|out| out.push(out[60].clone()))),
-        ("DUPLICATES", &dup, [0, 0, 1, 0], Box::new(|out| set(&mut out[50], "dedup-first-offset", "1"))),
-        ("DUPLICATES", &dup, [0, 0, 1, 0], Box::new(|out| set(&mut out[50], "dedup-age-ms", "7777777"))),
-        ("REJECTED", &rej, [1, 0, 0, 0], Box::new(|out| drop(out.remove(5)))),
-        ("REJECTED", &rej, [0, 0, 0, 1], Box::new(|out| out.swap(5, 6))),
+        (
+            "DUPLICATES",
+            &dup,
+            [1, 0, 0, 0],
+            Box::new(|out| drop(out.remove(50))),
+        ),
+        (
+            "DUPLICATES",
+            &dup,
+            [0, 1, 0, 0],
+            Box::new(|out| out.push(out[60].clone())),
+        ),
+        (
+            "DUPLICATES",
+            &dup,
+            [0, 0, 1, 0],
+            Box::new(|out| set(&mut out[50], "dedup-first-offset", "1")),
+        ),
+        (
+            "DUPLICATES",
+            &dup,
+            [0, 0, 1, 0],
+            Box::new(|out| set(&mut out[50], "dedup-age-ms", "7777777")),
+        ),
+        (
+            "REJECTED",
+            &rej,
+            [1, 0, 0, 0],
+            Box::new(|out| drop(out.remove(5))),
+        ),
+        (
+            "REJECTED",
+            &rej,
+            [0, 0, 0, 1],
+            Box::new(|out| out.swap(5, 6)),
+        ),
     ];
     for (number, (which, honest, want, forge)) in cases.into_iter().enumerate() {
         let mut out = honest.to_vec();
@@ -287,7 +360,9 @@ fn side_topics_are_audited_too() {
 fn many_differences_do_not_become_more() {
     let it = Deployment::new("many", 1, "window: {time: 24h}\n");
     let start = now_ms() - 100_000;
-    let all: Vec<Rec> = (0..60_000).map(|n| Rec::with_id(n.to_string(), start + n)).collect();
+    let all: Vec<Rec> = (0..60_000)
+        .map(|n| Rec::with_id(n.to_string(), start + n))
+        .collect();
     broker().produce(&it.input, 0, &all);
     judge_all(&it);
     // 20,000 in a row are more than wait for their counterpart.
@@ -311,7 +386,11 @@ fn a_running_service_can_be_audited() {
     let mut service = it.start("one");
     service.wait_until_ready();
     let committed = || {
-        (0..2).all(|p| it.kafka.committed(&it.group, &it.input, p).is_some_and(|at| at > 500))
+        (0..2).all(|p| {
+            it.kafka
+                .committed(&it.group, &it.input, p)
+                .is_some_and(|at| at > 500)
+        })
     };
     kit::wait_for("some work", PATIENCE, committed);
     let mut received = 0;
@@ -343,12 +422,24 @@ fn partitions_that_meet_in_the_output_are_audited_together() {
     assert_eq!(count(&json, "received"), 4500);
     let mut out: Vec<Vec<Rec>> = (0..3).map(|p| records(&it, &it.output, p)).collect();
     let busy = (0..3).max_by_key(|p| out[*p].len()).expect("three");
-    let own = |record: &Rec| !record.header("message-id").unwrap_or(b"twin").starts_with(b"twin");
-    let at = (100..).find(|at| own(&out[busy][*at])).expect("one that has no twin");
+    let own = |record: &Rec| {
+        !record
+            .header("message-id")
+            .unwrap_or(b"twin")
+            .starts_with(b"twin")
+    };
+    let at = (100..)
+        .find(|at| own(&out[busy][*at]))
+        .expect("one that has no twin");
     out[busy].remove(at);
     let name = forged(&it, 3, &out);
     let verified = verify(&it, &["--json"], &[("KAFKA_DEDUP__OUTPUT__TOPIC", &name)]);
-    assert_eq!(differences(&verified.json()), [1, 0, 0, 0], "{}", verified.out);
+    assert_eq!(
+        differences(&verified.json()),
+        [1, 0, 0, 0],
+        "{}",
+        verified.out
+    );
     let refused = verify(&it, &["--partition", "1"], &[]);
     assert_eq!(refused.status, 64);
     refused.says(&["can only be audited together"]);
@@ -357,7 +448,9 @@ fn partitions_that_meet_in_the_output_are_audited_together() {
 #[test]
 fn aborted_input_is_not_received() {
     let it = Deployment::new("aborting", 1, "window: {time: 1h}\n");
-    let producer = it.kafka.producer(&[("transactional.id", &unique("upstream"))]);
+    let producer = it
+        .kafka
+        .producer(&[("transactional.id", &unique("upstream"))]);
     producer.init_transactions(PATIENCE).expect("initialised");
     let start = now_ms() - MINUTE_MS;
     for round in 0..20 {
@@ -391,7 +484,11 @@ fn what_retention_took_cannot_be_known() {
     let unknown = count(&json, "unknown");
     assert!((1..300).contains(&unknown), "{unknown}");
     let text = verify(&it, &[], &[]);
-    text.says(&["cannot know: ", "offsets 0 to 699 of the input are gone", "passed as far as can be known"]);
+    text.says(&[
+        "cannot know: ",
+        "offsets 0 to 699 of the input are gone",
+        "passed as far as can be known",
+    ]);
     let strict = verify(&it, &["--strict"], &[]);
     assert_eq!(strict.status, 1);
     strict.says(&["--strict"]);
@@ -402,11 +499,20 @@ fn what_retention_took_cannot_be_known() {
     let name = forged(&it, 1, &[out]);
     let env = [("KAFKA_DEDUP__OUTPUT__TOPIC", name.as_str())];
     let found = verify(&it, &["--json"], &env);
-    assert_eq!((found.status, differences(&found.json())), (1, [1, 0, 0, 0]), "{}", found.out);
+    assert_eq!(
+        (found.status, differences(&found.json())),
+        (1, [1, 0, 0, 0]),
+        "{}",
+        found.out
+    );
     // The output has lost its beginning too, more of it and then less.
     for keep in [100, 700] {
         let high = it.kafka.watermarks(&it.output, 0, "read_uncommitted").1;
-        it.kafka.delete_before(&it.output, 0, (high - keep).max(it.kafka.low_watermark(&it.output, 0)));
+        it.kafka.delete_before(
+            &it.output,
+            0,
+            (high - keep).max(it.kafka.low_watermark(&it.output, 0)),
+        );
         let verified = verify(&it, &["--json"], &[]);
         assert_eq!(verified.status, 0, "{}\n{}", verified.out, verified.err);
         verified.says(&["its beginning is gone"]);
@@ -433,10 +539,20 @@ fn a_range_is_audited_with_what_was_seen_before_it() {
     let env = [("KAFKA_DEDUP__OUTPUT__TOPIC", name.as_str())];
     for from in ["600s", "900"] {
         let found = verify(&it, &["--json", "--from", from], &env);
-        assert_eq!(differences(&found.json()), [1, 0, 0, 0], "{from}: {}", found.out);
+        assert_eq!(
+            differences(&found.json()),
+            [1, 0, 0, 0],
+            "{from}: {}",
+            found.out
+        );
     }
     let none = verify(&it, &["--json", "--from", "900", "--to", "1000"], &env);
-    assert_eq!((none.status, differences(&none.json())), (0, [0; 4]), "{}", none.out);
+    assert_eq!(
+        (none.status, differences(&none.json())),
+        (0, [0; 4]),
+        "{}",
+        none.out
+    );
 }
 
 #[test]
@@ -448,7 +564,9 @@ fn a_group_that_began_at_the_end_is_audited_from_there() {
     );
     let it = Deployment { extra, ..it };
     let start = now_ms() - 10 * MINUTE_MS;
-    let before: Vec<Rec> = (0..300).map(|n| Rec::with_id(n.to_string(), start + n)).collect();
+    let before: Vec<Rec> = (0..300)
+        .map(|n| Rec::with_id(n.to_string(), start + n))
+        .collect();
     broker().produce(&it.input, 0, &before);
     let mut service = it.start("one");
     service.wait_until_ready();
@@ -469,13 +587,16 @@ fn a_group_that_began_at_the_end_is_audited_from_there() {
 #[test]
 fn what_the_output_refuses_is_found_among_the_rejected() {
     let it = Deployment::new("refusing", 1, &format!("window: {{time: 1h}}\n{SIDES}"));
-    it.kafka.create_topic(&it.output, 1, &[("max.message.bytes", "20000")]);
+    it.kafka
+        .create_topic(&it.output, 1, &[("max.message.bytes", "20000")]);
     let start = now_ms() - MINUTE_MS;
     let sized = |id: i64, bytes: usize| Rec {
         value: Some(vec![b'x'; bytes]),
         ..Rec::with_id(id.to_string(), start + id)
     };
-    let mut all: Vec<Rec> = (0..40).map(|n| sized(n, if n % 9 == 4 { 60_000 } else { 10 })).collect();
+    let mut all: Vec<Rec> = (0..40)
+        .map(|n| sized(n, if n % 9 == 4 { 60_000 } else { 10 }))
+        .collect();
     // Refused, so not remembered: the next with its id is let through.
     all.push(sized(4, 10));
     all.push(sized(4, 10));
@@ -496,11 +617,17 @@ fn strange_times_do_not_deceive() {
     let now = now_ms();
     let mut records = Vec::new();
     for n in 0..300 {
-        records.push(Rec::with_id(n.to_string(), now - 50 * MINUTE_MS + n * 10_000));
+        records.push(Rec::with_id(
+            n.to_string(),
+            now - 50 * MINUTE_MS + n * 10_000,
+        ));
         if n % 50 == 7 {
             // Years ahead of the clock, and a repetition that must still be caught.
             records.push(Rec::with_id(format!("far-{n}"), now + 90_000_000 * n));
-            records.push(Rec::with_id(n.to_string(), now - 50 * MINUTE_MS + n * 10_000));
+            records.push(Rec::with_id(
+                n.to_string(),
+                now - 50 * MINUTE_MS + n * 10_000,
+            ));
         }
         if n % 60 == 9 {
             records.push(Rec::with_id(format!("zero-{n}"), 0));
@@ -520,13 +647,15 @@ fn strange_times_do_not_deceive() {
 #[test]
 fn append_times_pass() {
     let it = Deployment::new("append", 1, "window: {time: 1h}\n");
-    it.kafka.set_topic_config(&it.input, "message.timestamp.type", "LogAppendTime");
+    it.kafka
+        .set_topic_config(&it.input, "message.timestamp.type", "LogAppendTime");
     let mix = mixture(0, 300, now_ms() - 1_000_000);
     broker().produce(&it.input, 0, &mix);
     judge_all(&it);
     passes(&it, &[], &[]);
     let copy = unique("copy");
-    it.kafka.create_topic(&copy, 1, &[("message.timestamp.type", "LogAppendTime")]);
+    it.kafka
+        .create_topic(&copy, 1, &[("message.timestamp.type", "LogAppendTime")]);
     it.kafka.produce(&copy, 0, &records(&it, &it.output, 0));
     passes(&it, &[], &[("KAFKA_DEDUP__OUTPUT__TOPIC", &copy)]);
 }
@@ -538,10 +667,52 @@ fn a_compacted_input_calls_nothing_missing_or_extra() {
     out.remove(500);
     out.insert(300, Rec::with_id("gone from the input", now_ms()));
     let name = forged(&it, 1, &[out]);
-    it.kafka.set_topic_config(&it.input, "cleanup.policy", "compact");
+    it.kafka
+        .set_topic_config(&it.input, "cleanup.policy", "compact");
     let verified = verify(&it, &["--json"], &[("KAFKA_DEDUP__OUTPUT__TOPIC", &name)]);
-    assert_eq!((verified.status, differences(&verified.json())), (0, [0; 4]), "{}", verified.out);
+    assert_eq!(
+        (verified.status, differences(&verified.json())),
+        (0, [0; 4]),
+        "{}",
+        verified.out
+    );
     verified.says(&["the input is compacted", "passed-as-far-as-known"]);
+}
+
+#[test]
+fn an_open_transaction_is_waited_for_until_somebody_ends_the_audit() {
+    let it = Deployment::new("open", 1, "window: {time: 1h}\n");
+    it.kafka
+        .produce(&it.input, 0, &[Rec::with_id("a", now_ms())]);
+    judge_all(&it);
+    let producer = it.kafka.producer(&[("transactional.id", &unique("other"))]);
+    producer.init_transactions(PATIENCE).expect("initialised");
+    producer.begin_transaction().expect("begun");
+    send(&producer, &it.output, 0, &Rec::with_id("b", now_ms()));
+    flush(&producer);
+    let mut child = Command::new(kit::BINARY)
+        .args(["verify", "-c"])
+        .arg(it.config_file())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("verify runs");
+    let status = format!("/proc/{}/status", child.id());
+    let listens = || {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & (1 << (libc::SIGINT - 1)) != 0)
+    };
+    kit::wait_for("it to listen for Ctrl-C", PATIENCE, listens);
+    assert!(child.try_wait().expect("its state").is_none(), "it waits");
+    let pid = i32::try_from(child.id()).expect("a process id");
+    // SAFETY: kill takes two plain integers; the child has not been waited for, so the id is its.
+    unsafe { libc::kill(pid, libc::SIGINT) };
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing is proved"));
+    producer.abort_transaction(PATIENCE).expect("aborted");
+    passes(&it, &[], &[]);
 }
 
 #[test]
@@ -550,7 +721,11 @@ fn troubles_have_their_statuses() {
     let nothing = verify(&it, &[], &[]);
     assert_eq!(nothing.status, 78, "{}", nothing.err);
     nothing.says(&["there is nothing to audit"]);
-    let unreachable = verify(&it, &[], &[("KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")]);
+    let unreachable = verify(
+        &it,
+        &[],
+        &[("KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")],
+    );
     assert_eq!(unreachable.status, 69, "{}", unreachable.err);
     let bad = verify(&it, &[], &[("KAFKA_DEDUP__WINDOW__TIME", "soon")]);
     assert_eq!(bad.status, 64);

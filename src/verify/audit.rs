@@ -655,13 +655,15 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
             let scope = &mut scopes[lane];
             let counts = u64::from(scope.must(offset) == Must::Be).min(scope.row.unknown);
             scope.row.unknown -= counts;
-            if *role == Role::Duplicates {
-                scope.row.duplicates += counts;
-            } else {
-                scope.row.forwarded += counts;
-                if let Some(id) = id {
-                    scope.judge.was_forwarded(id, offset);
+            match role {
+                Role::Output => {
+                    scope.row.forwarded += counts;
+                    if let Some(id) = id {
+                        scope.judge.was_forwarded(id, offset);
+                    }
                 }
+                Role::Duplicates => scope.row.duplicates += counts,
+                Role::Rejected | Role::Journal => {}
             }
         }
         Event::Absent { lane, offset, id } => {

@@ -12,6 +12,8 @@ use hashbrown::HashMap;
 use crate::config::Window;
 use crate::window::Fingerprint;
 
+/// So many timestamps in a row that leap ahead are believed: a partition that was quiet goes on.
+const LEAPS: u32 = 16;
 /// Entries before the map is swept for the first time.
 const SWEEP_LEAST: usize = 4096;
 
@@ -124,6 +126,8 @@ pub struct Judge {
     /// Records before the first that is read were let through: until stream time is a window beyond
     /// this, an id that is not in the map may have been seen all the same.
     unknown: Option<Unknown>,
+    /// Timestamps in a row that leap ahead of stream time with no witness, and the least of them.
+    leaps: (u32, i64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +149,7 @@ impl Judge {
             seen: HashMap::default(),
             sweep_at: SWEEP_LEAST,
             unknown: (!complete).then_some(Unknown::Begins),
+            leaps: (0, i64::MAX),
         }
     }
 
@@ -176,7 +181,7 @@ impl Judge {
     }
 
     /// A timestamp that was more than `max_ahead` ahead of the wall clock counted as that.
-    fn counted(&self, timestamp: i64, trusted: bool, wall: Wall) -> Span {
+    fn counted(&mut self, timestamp: i64, trusted: bool, wall: Wall) -> Span {
         let ahead = self.window.max_ahead_ms;
         if trusted {
             return Span::exactly(timestamp);
@@ -190,12 +195,20 @@ impl Judge {
         }
         // Without a witness: the clock of a stream that goes on is about where the stream is.
         let about = wall.from.or(self.stream_time.map(|now| now.from));
-        match about {
-            Some(about) if timestamp > about.saturating_add(ahead) => Span {
-                from: about,
-                to: timestamp,
-            },
-            _ => Span::exactly(timestamp),
+        let Some(about) = about.filter(|about| timestamp > about.saturating_add(ahead)) else {
+            self.leaps = (0, i64::MAX);
+            return Span::exactly(timestamp);
+        };
+        let (count, least) = (self.leaps.0 + 1, self.leaps.1.min(timestamp));
+        let believed = wall.from.is_none() && count >= LEAPS;
+        self.leaps = if believed {
+            (0, i64::MAX)
+        } else {
+            (count, least)
+        };
+        Span {
+            from: if believed { least } else { about },
+            to: timestamp,
         }
     }
 

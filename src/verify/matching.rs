@@ -137,6 +137,8 @@ struct Lane {
     last: Option<i64>,
     /// Input and strand offsets since order was judged last.
     run: Vec<(i64, i64)>,
+    /// The largest strand offset in it.
+    run_to: i64,
     /// The largest strand offset before those.
     judged_to: i64,
 }
@@ -308,10 +310,12 @@ impl Strand {
             while self.lanes[lane].open > 0 {
                 self.give_up_open(lane);
             }
-            self.judge_order(lane);
         }
         while !self.strays.is_empty() {
             self.give_up_stray();
+        }
+        for lane in 0..self.lanes.len() {
+            self.judge_order(lane);
         }
     }
 
@@ -522,12 +526,17 @@ impl Strand {
                     at.last = at.last.max(Some(found));
                     if !front.twin {
                         at.run.push((front.it.offset, found));
+                        at.run_to = at.run_to.max(found);
                     }
                 }
                 at.waiting.pop_front();
                 at.base += 1;
             }
-            if at.found == 0 || at.run.len() >= STRETCH {
+            // A stray among them may belong to what comes next.
+            let to = at.run_to;
+            let strays = self.strays.keys().next();
+            let is_whole = at.found == 0 && strays.is_none_or(|stray| *stray > to);
+            if is_whole || at.run.len() >= STRETCH {
                 self.judge_order(lane);
             }
             // What has waited while much else of its lane was read is not there.
