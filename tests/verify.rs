@@ -580,8 +580,11 @@ fn a_group_that_began_at_the_end_is_audited_from_there() {
     it.wait_until_caught_up(PATIENCE);
     assert!(service.terminate().success());
     let json = passes(&it, &[], &[]);
-    assert_eq!(count(&json, "received"), 150);
-    assert_eq!(json["partitions"][0]["from"], 301);
+    // The record without an id is in no run: where the first transaction had others as well, the
+    // range begins behind it.
+    let from = json["partitions"][0]["from"].as_i64().expect("an offset");
+    assert!((300..=301).contains(&from), "{from}");
+    assert_eq!(from + count(&json, "received"), 451);
 }
 
 #[test]
@@ -611,9 +614,8 @@ fn what_the_output_refuses_is_found_among_the_rejected() {
 fn strange_times_do_not_deceive() {
     let it = Deployment::new("times", 1, &format!("window: {{time: 30m}}\n{SIDES}"));
     let topic = &it.input;
-    for (key, value) in [("message.timestamp.after.max.ms", "9223372036854775807")] {
-        it.kafka.set_topic_config(topic, key, value);
-    }
+    let (setting, most) = ("message.timestamp.after.max.ms", i64::MAX.to_string());
+    it.kafka.set_topic_config(topic, setting, &most);
     let now = now_ms();
     let mut records = Vec::new();
     for n in 0..300 {

@@ -95,8 +95,8 @@ fn verdict(findings: &Findings, strict: bool) -> Result<(), Stop> {
     };
     match findings.outcome() {
         Outcome::Failed => failed(format!(
-            "the output is not what it must be: {} differences",
-            findings.total().differences()
+            "the output is not what it must be: {}",
+            report::differences(findings.total().differences())
         )),
         Outcome::PassedAsFarAsKnown if strict => failed(
             "there is no difference, but not everything can be known, which --strict asks for"

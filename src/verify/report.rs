@@ -186,9 +186,15 @@ impl Report<'_> {
                 "passed as far as can be known: no difference, and see \"cannot know\" above"
                     .to_owned()
             }
-            Outcome::Failed => format!("FAILED: {} differences", HumanCount(total.differences())),
+            Outcome::Failed => format!("FAILED: {}", differences(total.differences())),
         }
     }
+}
+
+/// A count in words.
+pub fn differences(count: u64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} difference{plural}", HumanCount(count))
 }
 
 fn shown(shown: u64, all: u64) -> String {
