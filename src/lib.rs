@@ -6,7 +6,7 @@
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
 //! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and
 //! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, and
-//! [`mod@inspect`] says what a deployment remembers.
+//! [`mod@inspect`] says what a deployment remembers, and [`verify`] whether what came out is what had to.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -30,5 +30,6 @@ pub mod sink;
 pub mod source;
 pub mod store;
 pub mod topics;
+pub mod verify;
 pub mod window;
 pub mod worker;

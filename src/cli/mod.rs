@@ -21,6 +21,7 @@ use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
 use crate::inspect::{self, InspectArgs};
 use crate::scan::{self, ScanArgs};
+use crate::verify::{self, VerifyArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,11 +31,12 @@ Examples:
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
   kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
+  kafka-dedup verify -c dedup.yaml      is the output what it must be?
 
 Every key of the file can also be set in the environment:
   KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS=broker-1:9092 kafka-dedup run -c dedup.yaml
 
-Exit status: 0 done, 64 bad usage or config, 69 Kafka unreachable at start, 70 defect,
+Exit status: 0 done, 1 an audit found a difference, 64 bad usage or config, 69 Kafka unreachable at start, 70 defect,
 75 a restart helps, 78 the environment contradicts the config, 130 ended before an answer.";
 
 /// Removes duplicate messages from Kafka topics exactly once.
@@ -66,6 +68,8 @@ enum Command {
     Scan(Box<ScanArgs>),
     /// Show what the store and the journal hold, and whether an id was seen
     Inspect(InspectArgs),
+    /// Audit the output against the input: each id once, in order, nothing missing, nothing altered
+    Verify(VerifyArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
 }
@@ -102,6 +106,7 @@ impl Command {
             Self::Check { config, offline } => check::run(&config, offline),
             Self::Scan(arguments) => scan::run(*arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
+            Self::Verify(arguments) => verify::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
@@ -147,6 +152,8 @@ mod tests {
             &["run", "-c", "f.yaml", "--offline"],
             &["inspect", "-c", "f.yaml", "--id", "a", "--id-hex", "61"],
             &["inspect", "-c", "f.yaml", "--partition", "-1"],
+            &["verify"],
+            &["verify", "-c", "f.yaml", "--from", "yesterday"],
             &["walk"],
             &["--frobnicate"],
         ] {
@@ -176,6 +183,7 @@ mod tests {
             "check    Check config, brokers",
             "scan     Say how many duplicates",
             "inspect  Show what the store and the journal hold",
+            "verify   Audit the output against the input",
             "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",
             "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS",

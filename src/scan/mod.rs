@@ -21,6 +21,7 @@ mod report;
 mod span;
 
 pub use arguments::ScanArgs;
+pub(crate) use report::printable;
 
 use std::io::{self, Write};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

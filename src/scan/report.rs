@@ -482,7 +482,7 @@ fn bar(count: u64, most: u64) -> String {
 }
 
 /// An id as it may be shown on a terminal: bounded, and with nothing in it that acts.
-fn printable(id: &[u8]) -> String {
+pub fn printable(id: &[u8]) -> String {
     let text = match str::from_utf8(id) {
         Ok(text) => text.chars().take(ID_CHARS + 1).map(escaped).collect(),
         Err(_) => id[..id.len().min(ID_CHARS + 1)].escape_ascii().to_string(),

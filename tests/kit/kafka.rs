@@ -213,6 +213,18 @@ impl Kafka {
         Reader::new(self, topic, partition).read_to_end()
     }
 
+    /// Deletes what is before an offset, as retention does.
+    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("an offset");
+        futures_executor::block_on(self.admin().delete_records(&list, &AdminOptions::new()))
+            .expect("an answer");
+        wait_for("the records to go", Duration::from_secs(20), || {
+            self.low_watermark(topic, partition) == offset
+        });
+    }
+
     /// The group's committed offset.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let consumer: BaseConsumer = self

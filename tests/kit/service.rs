@@ -98,6 +98,11 @@ impl Deployment {
         path
     }
 
+    /// The file of a config that no service runs with.
+    pub fn config_file(&self) -> PathBuf {
+        self.config("none", 1, 2, &self.dir.path().join("store-none"))
+    }
+
     pub fn start(&self, instance: &str) -> Instance {
         self.start_with(instance, &[])
     }

@@ -74,3 +74,45 @@ pub fn last_header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> Option<
         Some(std::slice::from_raw_parts(value.cast(), size))
     }
 }
+
+/// How many headers a message has.
+pub fn header_count(message: &BorrowedMessage<'_>) -> usize {
+    let mut headers = ptr::null_mut();
+    // SAFETY: the headers belong to the message, which is alive for the call.
+    unsafe {
+        if sys::rd_kafka_message_headers(message.ptr(), &raw mut headers) != no_error() {
+            return 0;
+        }
+        sys::rd_kafka_header_cnt(headers)
+    }
+}
+
+/// Shows every header of a message in its order: names that are no UTF-8, and values that are null,
+/// as they are. O(headers).
+pub fn each_header(message: &BorrowedMessage<'_>, mut show: impl FnMut(&CStr, Option<&[u8]>)) {
+    let mut headers = ptr::null_mut();
+    // SAFETY: headers, names and values belong to the message, which is alive for the whole call;
+    // librdkafka ends every name with a NUL.
+    unsafe {
+        if sys::rd_kafka_message_headers(message.ptr(), &raw mut headers) != no_error() {
+            return;
+        }
+        for index in 0..sys::rd_kafka_header_cnt(headers) {
+            let mut name = ptr::null();
+            let mut value: *const c_void = ptr::null();
+            let mut size = 0;
+            let error = sys::rd_kafka_header_get_all(
+                headers,
+                index,
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            );
+            if error != no_error() || name.is_null() {
+                return;
+            }
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast(), size));
+            show(CStr::from_ptr(name), value);
+        }
+    }
+}

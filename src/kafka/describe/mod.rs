@@ -19,7 +19,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_admin_op_t as Op;
 
-pub use local::{cached_watermarks, group_generation, last_header};
+pub use local::{cached_watermarks, each_header, group_generation, header_count, last_header};
 use native::{Options, Owned, ask, c_strings, elements, failure};
 use native::{permissions, text, unexpected};
 

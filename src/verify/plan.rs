@@ -1,0 +1,659 @@
+//! What is read: which partitions belong together, and which range of each.
+//!
+//! The order of the questions is what makes it sound beside a running service: the committed offsets
+//! first, then where the output ends, then where the input ends. So all that belongs to the
+//! committed range is in the output below its end, and the input of all that is in the output is
+//! below the input's end. Asks the cluster, changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::arguments::Bound;
+use super::feeds::{Feeds, Part};
+use super::matching::Cut;
+use super::progress::Progress;
+use crate::config::{Config, PartitionBy, Start, TopicTemplate};
+use crate::demo::interrupt::Interrupt;
+use crate::exit::Stop;
+use crate::identify::deployment_seed;
+use crate::journal::{self, Run};
+use crate::kafka::clients::scanner_config;
+use crate::kafka::context::Logged;
+use crate::kafka::describe::TopicDescription;
+use crate::topics::admin::TIMEOUT;
+use crate::topics::survey::Role;
+use crate::topics::{Admin, Names, OwnTopics, PrepareError};
+
+/// A leader that moves is back after that.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the user asked for.
+pub struct Order<'a> {
+    pub config: &'a Config,
+    pub topic: Option<&'a str>,
+    pub partition: Option<i32>,
+    pub from: Bound,
+    pub to: Bound,
+    pub interrupt: &'a Interrupt,
+}
+
+/// Partitions that can only be audited together.
+pub struct Group {
+    pub inputs: Vec<Input>,
+    pub strands: Vec<Output>,
+}
+
+/// One input partition.
+pub struct Input {
+    /// From the first record that is needed for the verdicts to the last stable offset.
+    pub part: Part,
+    /// The range that is audited.
+    pub from: i64,
+    pub to: i64,
+    /// Nothing was let through before the first record that is read.
+    pub complete: bool,
+    /// Where it is not complete because it is read from the middle: all before it has a stream time
+    /// below this (ms).
+    pub unknown_until: Option<i64>,
+    /// The group began here; records before it without an id may have been the first it received.
+    pub begins: i64,
+    /// Names of the topics around it, and partitions of the output.
+    pub names: Names,
+    pub output_partitions: i32,
+    /// The journal's runs of this partition, and whether older ones were trimmed.
+    pub journal: Option<(Part, bool)>,
+    pub identity: u64,
+    /// What cannot be known, as far as it can be said before anything was read.
+    pub doubts: Vec<String>,
+    pub compacted: bool,
+}
+
+/// One partition of an output, duplicates or rejected topic.
+pub struct Output {
+    pub role: Role,
+    pub part: Part,
+    pub cut: Cut,
+    pub compacted: bool,
+}
+
+/// All that is to be audited, in groups.
+///
+/// # Errors
+/// 64 where the selection cannot be, 69 where Kafka does not answer, 78 where a topic is missing or
+/// may not be read, or nothing was committed.
+pub fn survey(order: &Order<'_>) -> Result<Vec<Group>, Stop> {
+    let survey = Survey::new(order)?;
+    let topics = survey.topics()?;
+    let inputs = survey.committed(&topics)?;
+    // From here on in this order, see above.
+    let strands = survey.strands(&topics, &inputs)?;
+    let inputs = survey.inputs(&topics, inputs)?;
+    Ok(survey.grouped(inputs, strands))
+}
+
+struct Survey<'a> {
+    order: &'a Order<'a>,
+    admin: Admin,
+    /// read_committed: told the last stable offset.
+    stable: BaseConsumer<Logged>,
+}
+
+struct Topic {
+    name: String,
+    partitions: i32,
+    names: Names,
+    output: TopicDescription,
+    side: Vec<(Role, TopicDescription)>,
+    journal: Option<TopicDescription>,
+}
+
+/// (index of the topic, partition, committed offset)
+type Committed = (usize, i32, i64);
+
+impl<'a> Survey<'a> {
+    fn new(order: &'a Order<'a>) -> Result<Self, Stop> {
+        let stable = scanner_config(order.config)
+            .create_with_context(Logged::new())
+            .map_err(|error| {
+                Stop::usage(format!(
+                    "librdkafka refuses the client configuration: {error}. Correct the properties"
+                ))
+            })?;
+        Ok(Self {
+            order,
+            admin: Admin::new(order.config)?,
+            stable,
+        })
+    }
+
+    fn topics(&self) -> Result<Vec<Topic>, Stop> {
+        let own = OwnTopics::new(self.order.config);
+        let listed = self.admin.list().map_err(|error| self.unreachable(error))?;
+        let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+        let all = own.resolve(&names);
+        if let Some(only) = self.order.topic
+            && !all.iter().any(|topic| topic == only)
+        {
+            return Err(match own.resolve(&[only]).is_empty() {
+                true => Stop::usage(format!("--topic {only}: it is no input of this config")),
+                false => Stop::contradiction(format!("the input topic {only} does not exist")),
+            });
+        }
+        if self.is_shared() && self.order.topic.is_some() && all.len() > 1 {
+            return Err(Stop::usage(
+                "--topic: the inputs share a topic of the output, and can only be audited together",
+            ));
+        }
+        if self.order.partition.is_some() && !self.is_by_partition() {
+            return Err(Stop::usage(
+                "--partition: partitions meet in the output (output.partition: key, or a topic that \
+                 inputs share), and can only be audited together",
+            ));
+        }
+        let wanted = all
+            .iter()
+            .filter(|name| self.order.topic.is_none_or(|only| only == *name));
+        let mut topics = Vec::new();
+        for name in wanted {
+            topics.extend(self.topic(name, own.for_input(name))?);
+        }
+        if topics.is_empty() {
+            return Err(Stop::contradiction(
+                "there is nothing to audit: no topic of input.topics exists and has an output",
+            ));
+        }
+        Ok(topics)
+    }
+
+    /// `None` where the service has not prepared anything for it yet.
+    fn topic(&self, name: &str, names: Names) -> Result<Option<Topic>, Stop> {
+        let mut asked = vec![name, &names.output, &names.journal];
+        let sides: Vec<(Role, &String)> = [
+            (Role::Duplicates, names.duplicates.as_ref()),
+            (Role::Rejected, names.rejected.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(role, name)| Some((role, name?)))
+        .collect();
+        asked.extend(sides.iter().map(|(_, name)| name.as_str()));
+        let found = self
+            .admin
+            .describe(&asked)
+            .map_err(|error| self.unreachable(error))?;
+        let mut found = found.into_iter();
+        let (input, output, journal) = (
+            found.next().flatten(),
+            found.next().flatten(),
+            found.next().flatten(),
+        );
+        let Some(input) = input else { return Ok(None) };
+        let committed = self
+            .admin
+            .committed(name, input.partitions)
+            .map_err(|error| self.unreachable(error))?;
+        let absent = |role: &str, name: &str| {
+            Stop::contradiction(format!(
+                "the {role} topic {name} does not exist, and the group {} has committed offsets in its \
+                 input: was it deleted, or is this another config than the service's?",
+                self.order.config.kafka.group_id
+            ))
+        };
+        let Some(output) = output else {
+            return match committed.is_empty() {
+                true => Ok(None),
+                false => Err(absent("output", &names.output)),
+            };
+        };
+        let mut side = Vec::new();
+        for ((role, name), found) in sides.iter().zip(found) {
+            match found {
+                Some(found) => side.push((*role, found)),
+                None if committed.is_empty() => {}
+                None => return Err(absent(role.name(), name)),
+            }
+        }
+        Ok(Some(Topic {
+            name: name.to_owned(),
+            partitions: input.partitions,
+            output,
+            side,
+            journal,
+            names,
+        }))
+    }
+
+    fn committed(&self, topics: &[Topic]) -> Result<Vec<Committed>, Stop> {
+        let mut all = Vec::new();
+        for (index, topic) in topics.iter().enumerate() {
+            let committed = self
+                .admin
+                .committed(&topic.name, topic.partitions)
+                .map_err(|error| self.unreachable(error))?;
+            all.extend(
+                committed
+                    .into_iter()
+                    .map(|(partition, offset)| (index, partition, offset)),
+            );
+        }
+        if let Some(only) = self.order.partition {
+            if !topics.iter().any(|topic| only < topic.partitions) {
+                return Err(Stop::usage(format!(
+                    "--partition {only}: no input has so many partitions, counted from 0"
+                )));
+            }
+            all.retain(|(_, partition, _)| *partition == only);
+        }
+        if all.is_empty() {
+            return Err(Stop::contradiction(format!(
+                "there is nothing to audit: the group {} has committed no offset in {} yet",
+                self.order.config.kafka.group_id,
+                topics
+                    .iter()
+                    .map(|topic| topic.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )));
+        }
+        Ok(all)
+    }
+
+    /// All partitions of the topics around the inputs that something may be in.
+    fn strands(&self, topics: &[Topic], inputs: &[Committed]) -> Result<Vec<Output>, Stop> {
+        let mut strands: BTreeMap<(String, i32), Output> = BTreeMap::new();
+        for (index, topic) in topics.iter().enumerate() {
+            let committed: Vec<i32> = inputs
+                .iter()
+                .filter(|(at, ..)| *at == index)
+                .map(|(_, partition, _)| *partition)
+                .collect();
+            let by_key = self.order.config.output.partition == PartitionBy::Key;
+            let topics = [(Role::Output, &topic.output)];
+            let sides = topic.side.iter().map(|(role, found)| (*role, found));
+            for (role, found) in topics.into_iter().chain(sides) {
+                let settings = self
+                    .admin
+                    .settings(&found.name)
+                    .map_err(|error| self.unreachable(error))?
+                    .unwrap_or_default();
+                let is = |key: &str, value: &str| {
+                    settings.get(key).is_some_and(|found| found.contains(value))
+                };
+                let numbers: Vec<i32> = match role == Role::Output && by_key {
+                    true => (0..found.partitions).collect(),
+                    false => committed
+                        .iter()
+                        .copied()
+                        .filter(|partition| *partition < found.partitions)
+                        .collect(),
+                };
+                for partition in numbers {
+                    let key = (found.name.clone(), partition);
+                    if strands.contains_key(&key) {
+                        continue;
+                    }
+                    let what = format!("the offsets of {}-{partition}", found.name);
+                    let (low, high) = patiently(&what, || {
+                        self.admin
+                            .watermarks(&found.name, partition)
+                            .map_err(|error| error.to_string())
+                    })?;
+                    let own_times = is("message.timestamp.type", "LogAppendTime");
+                    let compacted = is("cleanup.policy", "compact");
+                    let start = match self.warm_up_ms() {
+                        Some(from_ms) if !own_times => {
+                            let at = self.at_time(&found.name, partition, from_ms)?;
+                            at.unwrap_or(high).clamp(low, high)
+                        }
+                        _ => low,
+                    };
+                    strands.insert(
+                        key,
+                        Output {
+                            role,
+                            part: Part {
+                                topic: found.name.clone(),
+                                partition,
+                                start,
+                                end: high,
+                            },
+                            cut: Cut {
+                                strand: start > 0,
+                                input: false,
+                                own_times,
+                            },
+                            compacted,
+                        },
+                    );
+                }
+            }
+        }
+        Ok(strands.into_values().collect())
+    }
+
+    fn inputs(&self, topics: &[Topic], committed: Vec<Committed>) -> Result<Vec<Input>, Stop> {
+        let mut inputs = Vec::with_capacity(committed.len());
+        let mut compacted = BTreeMap::new();
+        for (index, partition, committed) in committed {
+            let topic = &topics[index];
+            let compacted = match compacted.get(&index) {
+                Some(known) => *known,
+                None => {
+                    let settings = self
+                        .admin
+                        .settings(&topic.name)
+                        .map_err(|error| self.unreachable(error))?;
+                    let policy = settings
+                        .as_ref()
+                        .and_then(|settings| settings.get("cleanup.policy"));
+                    let is = policy.is_some_and(|policy| policy.contains("compact"));
+                    compacted.insert(index, is);
+                    is
+                }
+            };
+            inputs.push(self.input(topic, partition, committed, compacted)?);
+        }
+        Ok(inputs)
+    }
+
+    fn input(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        committed: i64,
+        compacted: bool,
+    ) -> Result<Input, Stop> {
+        let config = self.order.config;
+        let (low, end) = self.stable_watermarks(&topic.name, partition)?;
+        let identity = journal::identity(
+            deployment_seed(&config.kafka.group_id),
+            &topic.name,
+            partition,
+        );
+        let journal = match &topic.journal {
+            Some(journal) if partition < journal.partitions => {
+                let (low, end) = self.stable_watermarks(&journal.name, partition)?;
+                Some((
+                    Part {
+                        topic: journal.name.clone(),
+                        partition,
+                        start: low,
+                        end,
+                    },
+                    low > 0,
+                ))
+            }
+            _ => None,
+        };
+        let mut input = Input {
+            part: Part {
+                topic: topic.name.clone(),
+                partition,
+                start: low,
+                end: end.max(low),
+            },
+            from: low,
+            to: committed.min(end),
+            complete: true,
+            unknown_until: None,
+            begins: low,
+            names: topic.names.clone(),
+            output_partitions: topic.output.partitions,
+            journal,
+            identity,
+            doubts: Vec::new(),
+            compacted,
+        };
+        self.begin(&mut input)?;
+        self.limit(&mut input)?;
+        if compacted {
+            input.doubts.push(
+                "the input is compacted: records that were received may be gone, so nothing there is \
+                 called missing or extra"
+                    .to_owned(),
+            );
+        }
+        if committed > end {
+            input.doubts.push(format!(
+                "the group has committed offset {committed}, and the input ends at {end}: was the topic \
+                 deleted and made again?"
+            ));
+        }
+        Ok(input)
+    }
+
+    /// Where the group began, as far as that can be known.
+    fn begin(&self, input: &mut Input) -> Result<(), Stop> {
+        let config = self.order.config;
+        let low = input.part.start;
+        let earliest = config.input.start == Start::Earliest;
+        if earliest && low == 0 {
+            return Ok(());
+        }
+        let first = match &input.journal {
+            Some((part, false)) => self.first_received(part, input.identity)?,
+            _ => None,
+        };
+        match first {
+            Some(first) if low <= first => {
+                if !earliest {
+                    let records = i64::try_from(config.transaction.records).unwrap_or(i64::MAX);
+                    input.begins = first;
+                    input.from = first;
+                    input.part.start = low.max(first.saturating_sub(records));
+                }
+            }
+            _ => {
+                input.complete = false;
+                input.doubts.push(if low > 0 {
+                    format!(
+                        "offsets 0 to {} of the input are gone (retention): they are not audited, and \
+                         which ids were let through there is not known",
+                        low - 1
+                    )
+                } else {
+                    "where the group began to read is not known: input.start is not earliest, and the \
+                     journal no longer holds its first run"
+                        .to_owned()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The first record that the first run of a journal knows of.
+    fn first_received(&self, part: &Part, identity: u64) -> Result<Option<i64>, Stop> {
+        let mut feeds = Feeds::open(self.order.config, vec![part.clone()], self.order.interrupt)?;
+        let mut progress = Progress::new(0);
+        while let Some(message) = feeds.pull(0, &mut progress)? {
+            let run = Run::decode(message.payload().unwrap_or_default());
+            if let Ok(run) = run
+                && run.identity == identity
+            {
+                return Ok(Some(
+                    run.offsets.iter().min().copied().unwrap_or(run.next_offset),
+                ));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes --from and --to into account.
+    fn limit(&self, input: &mut Input) -> Result<(), Stop> {
+        let (topic, partition) = (input.part.topic.clone(), input.part.partition);
+        let at = |bound: Bound| -> Result<Option<i64>, Stop> {
+            Ok(match bound {
+                Bound::Natural | Bound::Ago(_) => None,
+                Bound::Offset(offset) => Some(offset),
+                Bound::Time(ms) => Some(self.at_time(&topic, partition, ms)?.unwrap_or(i64::MAX)),
+            })
+        };
+        if let Some(to) = at(self.order.to)? {
+            input.to = input.to.min(to);
+        }
+        if let Some(from) = at(self.order.from)? {
+            input.from = input.from.max(from).min(input.to.max(input.from));
+            if let Some(from_ms) = self.warm_up_ms() {
+                let start = self.at_time(&topic, partition, from_ms)?;
+                let start = start.unwrap_or(input.from).min(input.from);
+                if start > input.part.start {
+                    input.part.start = start;
+                    input.complete = false;
+                    input.unknown_until = Some(from_ms);
+                    // What came before does not matter any more.
+                    input.doubts.clear();
+                }
+            }
+        }
+        input.to = input.to.max(input.from);
+        Ok(())
+    }
+
+    /// Where --from is a time, and the window has one: what is older than this (ms) is forgotten when
+    /// the range begins.
+    fn warm_up_ms(&self) -> Option<i64> {
+        match (self.order.from, self.order.config.window.time_ms) {
+            (Bound::Time(from_ms), Some(window)) => {
+                Some(from_ms.saturating_sub(window).saturating_sub(1))
+            }
+            _ => None,
+        }
+    }
+
+    /// The first offset whose record is not older; `None` where there is none.
+    fn at_time(&self, topic: &str, partition: i32, ms: i64) -> Result<Option<i64>, Stop> {
+        if ms < 0 {
+            return Ok(Some(0));
+        }
+        let what = format!("the offsets of {topic}-{partition} by time");
+        patiently(&what, || {
+            let mut asked = TopicPartitionList::new();
+            asked
+                .add_partition_offset(topic, partition, Offset::Offset(ms))
+                .map_err(|error| error.to_string())?;
+            let found = self
+                .stable
+                .offsets_for_times(asked, TIMEOUT)
+                .map_err(|error| error.to_string())?;
+            let element = found.find_partition(topic, partition);
+            let element = element.ok_or_else(|| "no answer".to_owned())?;
+            element.error().map_err(|error| error.to_string())?;
+            Ok(match element.offset() {
+                Offset::Offset(offset) if offset >= 0 => Some(offset),
+                _ => None,
+            })
+        })
+    }
+
+    fn stable_watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Stop> {
+        patiently(&format!("the offsets of {topic}-{partition}"), || {
+            self.stable
+                .fetch_watermarks(topic, partition, TIMEOUT)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    /// Every partition has outputs of its own.
+    fn is_by_partition(&self) -> bool {
+        self.order.config.output.partition == PartitionBy::Same && !self.is_shared()
+    }
+
+    /// Inputs share a topic of the output.
+    fn is_shared(&self) -> bool {
+        let config = self.order.config;
+        let templates = [
+            Some(&config.output.topic),
+            config.duplicates.topic.as_ref(),
+            config.rejected.topic.as_ref(),
+        ];
+        let mut templates = templates.into_iter().flatten();
+        templates.any(|template: &TopicTemplate| !template.is_per_topic())
+    }
+
+    fn grouped(&self, inputs: Vec<Input>, strands: Vec<Output>) -> Vec<Group> {
+        let mut groups: BTreeMap<(String, i32), Group> = BTreeMap::new();
+        let mut key_of = BTreeMap::new();
+        for input in inputs {
+            let key = match (self.is_shared(), self.is_by_partition()) {
+                (true, _) => (String::new(), 0),
+                (false, false) => (input.part.topic.clone(), 0),
+                (false, true) => (input.part.topic.clone(), input.part.partition),
+            };
+            let names = [
+                Some(&input.names.output),
+                input.names.duplicates.as_ref(),
+                input.names.rejected.as_ref(),
+            ];
+            for name in names.into_iter().flatten() {
+                let partition = if self.is_by_partition() {
+                    input.part.partition
+                } else {
+                    0
+                };
+                key_of.insert((name.clone(), partition), key.clone());
+            }
+            let group = groups.entry(key).or_insert_with(|| Group {
+                inputs: Vec::new(),
+                strands: Vec::new(),
+            });
+            group.inputs.push(input);
+        }
+        for strand in strands {
+            let partition = if self.is_by_partition() {
+                strand.part.partition
+            } else {
+                0
+            };
+            let key = key_of.get(&(strand.part.topic.clone(), partition));
+            if let Some(group) = key.and_then(|key| groups.get_mut(key)) {
+                group.strands.push(strand);
+            }
+        }
+        groups
+            .into_values()
+            .map(|mut group| {
+                let cut = group.inputs.iter().any(|input| !input.complete);
+                let unknown_start = group.inputs.iter().any(|input| {
+                    !input.complete && input.part.start == 0 && input.unknown_until.is_none()
+                });
+                for strand in &mut group.strands {
+                    strand.cut.input = cut;
+                    strand.cut.strand |= unknown_start;
+                }
+                group
+            })
+            .collect()
+    }
+
+    fn unreachable(&self, error: PrepareError) -> Stop {
+        match error {
+            PrepareError::Stop(stop) => stop,
+            PrepareError::Retry(why) => Stop::unreachable(format!(
+                "Kafka cannot be asked at {}: {why}. Check the bootstrap servers, the network, and the \
+                 properties security.protocol and sasl.*",
+                self.order.config.kafka.bootstrap_servers
+            )),
+        }
+    }
+}
+
+/// Asks until there is an answer: a leader may just move.
+fn patiently<T>(what: &str, ask: impl Fn() -> Result<T, String>) -> Result<T, Stop> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if Instant::now() >= until => {
+                return Err(Stop::unreachable(format!(
+                    "{what} could not be asked for: {error}. Are all brokers up, and does each partition \
+                     have a leader?"
+                )));
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
