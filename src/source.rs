@@ -105,7 +105,10 @@ impl Source {
         let consumer = clients::consumer_config(config, worker)
             .create_with_context(context)
             .map_err(|error| {
-                Stop::usage(format!("kafka: the consumer cannot be created: {error}"))
+                Stop::usage(format!(
+                    "kafka: the consumer cannot be created: {}",
+                    clients::refusal(&error)
+                ))
             })?;
         Ok(Self { consumer })
     }
