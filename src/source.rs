@@ -199,6 +199,11 @@ impl Source {
         describe::cached_watermarks(&self.consumer, topic, partition).map(|(_, high)| high)
     }
 
+    /// What librdkafka said last when something was wrong.
+    pub fn last_error(&self) -> Option<String> {
+        self.consumer.context().logged.last_error()
+    }
+
     /// The client's fatal error, if it has one: it will not work again.
     pub fn fatal_error(&self) -> Option<String> {
         self.consumer

@@ -155,7 +155,9 @@ pub fn refusal(error: &KafkaError) -> String {
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
             format!("there is no property {name:?}")
         }
-        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => {
+        KafkaError::ClientConfig(_, description, name, value)
+            if is_secret(name) && description.contains(value.as_str()) =>
+        {
             format!("the value of {name} (not shown) is not accepted")
         }
         KafkaError::ClientConfig(_, description, name, _) => format!("{name}: {description}"),

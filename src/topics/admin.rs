@@ -20,7 +20,7 @@ use super::PrepareError;
 use crate::config::Config;
 use crate::exit::Stop;
 use crate::kafka::clients::{self, admin_config, group_config, observer_config};
-use crate::kafka::context::Logged;
+use crate::kafka::context::{Logged, advice};
 use crate::kafka::describe::{
     self, ClusterDescription, DescribedTopic, NoAnswer, Permission, TopicDescription,
 };
@@ -305,7 +305,7 @@ impl Admin {
     fn retry(&self, what: &str, error: &dyn std::fmt::Display) -> PrepareError {
         let last = self
             .last_error()
-            .map(|last| format!(" (last error: {last})"));
+            .map(|last| format!(" (last error: {last}){}", advice(&last)));
         PrepareError::Retry(format!("{what}: {error}{}", last.unwrap_or_default()))
     }
 }

@@ -49,7 +49,7 @@ fn permissions_taken_away_and_given_back_lose_nothing() {
                 "--operation",
                 "Write",
             ],
-            "transactional",
+            "ransactional",
         ),
     ];
     let stream = Stream::start(

@@ -9,9 +9,8 @@ use crate::kit::{BINARY, Deployment};
 use crate::start::send_some;
 
 const WRONG: &str = "wrong-marker-0815";
-const OTHERS: [(&str, &str); 4] = [
+const OTHERS: [(&str, &str); 3] = [
     ("ssl.key.password", "key-marker-2342"),
-    ("sasl.oauthbearer.client.secret", "oauth-marker-1337"),
     ("sasl.oauthbearer.config", "config-marker-9999"),
     ("debug", "all"),
 ];
@@ -145,6 +144,7 @@ fn no_secret_comes_out_of_a_service_that_does_not() {
     markers.push("slip-marker-5555".to_owned());
     for (name, value) in [
         ("SASL_PASWORD", "slip-marker-5555"),
+        ("SASL_OAUTHBEARER_CLIENT_SECRET", "slip-marker-5555"),
         ("SSL_KEY_PEM", "slip-marker-5555"),
         ("SSL_KEYSTORE_PASSWORD", "slip-marker-5555"),
         (
