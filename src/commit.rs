@@ -101,7 +101,7 @@ pub fn prepare(
                 target: Target::Journal,
             };
             sink.send(outgoing, origin, deadline)
-                .map_err(|error| not_sent(&error))?;
+                .map_err(|error| not_sent(&error, &scope.topic.names.journal))?;
         }
     }
     fail::fail_point!("produced", |_| crate::exit::die());
@@ -275,6 +275,7 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
             }
         }
         (_, KafkaError::Transaction(native)) if native.txn_requires_abort() => {
+            let why = format!("{why}{}", code.map_or("", permission_hint));
             Trouble::Abort { cause: step, why }
         }
         _ => Trouble::InDoubt { cause: step, why },
@@ -282,8 +283,9 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
 }
 
 /// What it means that a record could not be handed to the producer.
-fn not_sent(error: &KafkaError) -> Trouble {
-    let why = format!("produce: {error}");
+fn not_sent(error: &KafkaError, to: &str) -> Trouble {
+    let hint = error.rdkafka_error_code().map_or("", permission_hint);
+    let why = format!("produce to {to}: {error}{hint}");
     match error.rdkafka_error_code() {
         Some(code) if is_fence(code) => Trouble::Fenced { why },
         Some(RDKafkaErrorCode::Fatal) => Trouble::InDoubt {
@@ -304,6 +306,17 @@ fn is_fence(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::ProducerFenced
             | RDKafkaErrorCode::InvalidProducerEpoch
     )
+}
+
+/// What a person can do about it, where the ACLs are in the way.
+fn permission_hint(code: RDKafkaErrorCode) -> &'static str {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => ". Allow Write on that topic (kafka-acls)",
+        RDKafkaErrorCode::GroupAuthorizationFailed => {
+            ". Allow Read on the consumer group (kafka-acls)"
+        }
+        _ => "",
+    }
 }
 
 /// Why a broker refuses a record for good, if that is what the code says.
@@ -354,9 +367,11 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
     }
     let why = match failures.first() {
         Some(failure) => format!(
-            "{} records were not delivered: {}",
+            "{} records were not delivered, the first to the {} topic: {}{}",
             failures.len(),
-            failure.code
+            failure.origin.target,
+            failure.code,
+            permission_hint(failure.code)
         ),
         None => "records were not delivered".to_owned(),
     };
@@ -406,7 +421,10 @@ pub fn not_taken(error: &KafkaError, scope: &mut Scope, offset: i64, target: Tar
     let code = error.rdkafka_error_code();
     match code.and_then(|code| Some((code, refusal(code)?))) {
         Some((code, rejection)) => refused_record(scope, offset, target, code, rejection),
-        None => not_sent(error),
+        None => {
+            let (topic, partition) = scope.partition_key();
+            not_sent(error, &format!("{target} topic of {topic}-{partition}"))
+        }
     }
 }
 

@@ -166,7 +166,10 @@ impl Sink {
         let producer = clients::producer_config(config, worker)
             .create_with_context(context)
             .map_err(|error| {
-                Stop::usage(format!("kafka: the producer cannot be created: {error}"))
+                Stop::usage(format!(
+                    "kafka: the producer cannot be created: {}",
+                    clients::refusal(&error)
+                ))
             })?;
         Ok(Self {
             producer,

@@ -105,7 +105,10 @@ impl Source {
         let consumer = clients::consumer_config(config, worker)
             .create_with_context(context)
             .map_err(|error| {
-                Stop::usage(format!("kafka: the consumer cannot be created: {error}"))
+                Stop::usage(format!(
+                    "kafka: the consumer cannot be created: {}",
+                    clients::refusal(&error)
+                ))
             })?;
         Ok(Self { consumer })
     }
@@ -208,6 +211,11 @@ impl Source {
     /// The high watermark that the last fetch of this partition brought, if any.
     pub fn cached_high_watermark(&self, topic: &str, partition: i32) -> Option<i64> {
         describe::cached_watermarks(&self.consumer, topic, partition).map(|(_, high)| high)
+    }
+
+    /// What librdkafka said last when something was wrong.
+    pub fn last_error(&self) -> Option<String> {
+        self.consumer.context().logged.last_error()
     }
 
     /// The client's fatal error, if it has one: it will not work again.

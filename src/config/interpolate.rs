@@ -5,14 +5,17 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use super::properties::is_named_like_a_secret;
+
 /// Longest file that `${file:...}` takes, in bytes; certificates chains and tokens are far below.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// A value after interpolation.
 pub(super) struct Filled {
     pub text: String,
-    /// The content of a file is in it: not to be shown in any message.
-    pub from_file: bool,
+    /// The content of a file is in it, or of a variable that is named like a secret: not to be shown
+    /// in any message.
+    pub is_secret: bool,
 }
 
 /// Fills in a value; `$${` is a literal `${`. The error says what is wrong with which part, and
@@ -20,7 +23,7 @@ pub(super) struct Filled {
 pub(super) fn fill(raw: &str, env: &BTreeMap<String, String>) -> Result<Filled, String> {
     let mut filled = Filled {
         text: String::with_capacity(raw.len()),
-        from_file: false,
+        is_secret: false,
     };
     let mut rest = raw;
     while let Some(at) = rest.find('$') {
@@ -31,15 +34,19 @@ pub(super) fn fill(raw: &str, env: &BTreeMap<String, String>) -> Result<Filled, 
             rest = after;
         } else if let Some(after) = rest.strip_prefix("${") {
             let end = closing_brace(after).ok_or_else(|| {
-                format!("{rest:?} has no closing brace; write $${{ for a literal ${{")
+                // Not quoted: it may be a password.
+                "a ${ has no closing brace; write $${ for a literal ${".to_owned()
             })?;
             let inner = &after[..end];
             match inner.strip_prefix("file:") {
                 Some(path) => {
                     filled.text.push_str(&content(path)?);
-                    filled.from_file = true;
+                    filled.is_secret = true;
                 }
-                None => filled.text.push_str(&variable(inner, env)?),
+                None => {
+                    filled.text.push_str(&variable(inner, env)?);
+                    filled.is_secret |= is_named_like_a_secret(inner);
+                }
             }
             rest = &after[end + 1..];
         } else {
@@ -73,10 +80,11 @@ fn variable(inner: &str, env: &BTreeMap<String, String>) -> Result<String, Strin
     let legal = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !legal {
-        return Err(format!(
-            "found ${{{inner}}}, expected ${{NAME}}, ${{NAME:-default}} or ${{file:/path}}; \
-             write $${{ for a literal ${{"
-        ));
+        return Err(
+            "found ${...} with something else in it (not shown), expected ${NAME}, \
+             ${NAME:-default} or ${file:/path}; write $${ for a literal ${"
+                .to_owned(),
+        );
     }
     if default.is_some_and(|default| default.contains("${")) {
         return Err(format!(

@@ -99,6 +99,16 @@ pub(super) fn join(section: &str, key: &str) -> String {
     }
 }
 
+/// A key as a message may name it: up to the first character that no key has, as what follows it may
+/// be a value (`sasl.password=...`), or more than one line.
+pub(super) fn shown(key: &str) -> String {
+    let foreign = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    match key.find(foreign) {
+        Some(end) => format!("{}...", &key[..end]),
+        None => key.to_owned(),
+    }
+}
+
 /// What to say of a key that does not exist: the nearest one of its section, or the key of that
 /// name in another section, or all that the section knows.
 pub(super) fn unknown_key(section: &str, key: &str) -> String {

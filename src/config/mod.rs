@@ -21,6 +21,7 @@ mod yaml;
 pub use fault::Faults;
 pub use flags::{Flags, from_flags};
 pub use load::{environment, from_str, load};
+pub(crate) use properties::is_secret;
 pub use value::render_duration;
 
 use std::collections::BTreeMap;

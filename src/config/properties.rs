@@ -1,10 +1,14 @@
 //! librdkafka properties: which ones the service must own and why, and which values are secrets.
 //! Everything else is passed on verbatim.
 //!
-//! Pure functions over the tree; touch nothing outside.
+//! Pure functions over the tree; librdkafka is asked which names it knows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
 use super::fault::Place;
 use super::tree::{At, Content, Section};
@@ -88,8 +92,10 @@ pub(super) fn read(kafka: &Section<'_>, key: &str) -> BTreeMap<String, String> {
             section.fault(name, &node.place, sentence);
             continue;
         }
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            section.fault(name, &node.place, "not the name of a property");
+        if name.is_empty() || !name.bytes().all(is_of_a_name) {
+            // What follows the name may be its value.
+            let sentence = "not the name of a property; properties are written as name: value";
+            section.fault(name, &node.place, sentence);
             continue;
         }
         match &node.content {
@@ -126,6 +132,10 @@ pub(super) fn read(kafka: &Section<'_>, key: &str) -> BTreeMap<String, String> {
     properties
 }
 
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
 /// A delivery that may be tried for longer than its transaction can live fails the transaction at
 /// the broker instead of in its delivery report.
 pub(super) fn check_delivery_timeouts(kafka: &Section<'_>, timeout: &At<Duration>) {
@@ -160,8 +170,15 @@ pub(super) fn check_delivery_timeouts(kafka: &Section<'_>, timeout: &At<Duration
     }
 }
 
-/// Whether the value of a property must not be shown. Locations of files may be.
-pub(super) fn is_secret(name: &str) -> bool {
+/// Whether the value of a property must not be shown: it is named like a secret, or librdkafka does
+/// not know the name, which may be that of a secret with a slip of the hand. Locations of files may
+/// be shown.
+pub(crate) fn is_secret(name: &str) -> bool {
+    is_named_like_a_secret(name) || !is_known(name)
+}
+
+/// A key that could not even be a property's name is judged by its words alone.
+pub(super) fn is_named_like_a_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     let location = [".location", ".file", ".keytab"]
         .iter()
@@ -172,10 +189,26 @@ pub(super) fn is_secret(name: &str) -> bool {
         "secret",
         "key",
         "token",
+        "credential",
         "jaas",
         "oauthbearer.config",
+        // A command line, which may hold a password.
+        "kinit.cmd",
     ];
     !location && marked.iter().any(|mark| name.contains(mark))
+}
+
+/// Whether librdkafka has a property of this name. Asks it; connects to nothing.
+fn is_known(name: &str) -> bool {
+    let asked = ClientConfig::new().set(name, "").create_native_config();
+    let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+    !matches!(&asked, Err(KafkaError::ClientConfig(answer, ..)) if *answer == unknown)
+}
+
+/// Whether a value gives itself away, wherever it was put: a private key beside its certificate, a
+/// URL with a user and a password.
+pub(super) fn looks_secret(value: &str) -> bool {
+    value.contains("PRIVATE KEY") || (value.contains("://") && value.contains('@'))
 }
 
 /// What stands in for a secret.
@@ -188,7 +221,7 @@ pub(super) fn redacted(
     properties.iter().map(|(name, value)| {
         (
             name.as_str(),
-            if is_secret(name) {
+            if is_secret(name) || looks_secret(value) {
                 REDACTED
             } else {
                 value.as_str()
@@ -213,6 +246,10 @@ mod tests {
             "sasl.oauthbearer.config",
             "sasl.oauthbearer.client.secret",
             "sasl.oauthbearer.assertion.private.key.passphrase",
+            "sasl.oauthbearer.client.credentials.client.secret",
+            "some.credential",
+            "sasl.pasword",
+            "ssl.kye.pem",
         ] {
             assert!(is_secret(name), "{name}");
         }
@@ -223,6 +260,11 @@ mod tests {
             "sasl.oauthbearer.assertion.private.key.file",
             "sasl.kerberos.keytab",
             "security.protocol",
+            "linger.ms",
+            "message.timeout.ms",
+            "compression.type",
+            "sasl.mechanism",
+            "ssl.endpoint.identification.algorithm",
         ] {
             assert!(!is_secret(name), "{name}");
         }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::fault::{Fault, Place};
-use super::{interpolate, keys};
+use super::{interpolate, keys, properties};
 
 /// A value and its place.
 #[derive(Debug, Clone)]
@@ -142,7 +142,7 @@ impl Filling<'_> {
             Some(env) => interpolate::fill(raw, env),
             None => Ok(interpolate::Filled {
                 text: raw.to_owned(),
-                from_file: false,
+                is_secret: false,
             }),
         };
         let sentence = match filled {
@@ -152,7 +152,7 @@ impl Filling<'_> {
                 "holds a NUL character; remove it".to_owned()
             }
             Ok(filled) => {
-                let shown = if filled.from_file || filled.text == raw {
+                let shown = if filled.is_secret || filled.text == raw {
                     quote(raw)
                 } else {
                     format!("{} (from {})", quote(&filled.text), quote(raw))
@@ -189,7 +189,14 @@ impl<'a> Section<'a> {
             Content::Map(entries) => entries,
             Content::Null | Content::Faulty => &[],
             Content::Scalar { .. } | Content::List(_) => {
-                let sentence = format!("found {}, expected a mapping of keys", node.shown());
+                let found = match node.content {
+                    // It may be properties with their secrets, written otherwise.
+                    Content::Scalar { .. } if path.is_empty() || path.starts_with("kafka") => {
+                        "one value (not shown)"
+                    }
+                    _ => node.shown(),
+                };
+                let sentence = format!("found {found}, expected a mapping of keys");
                 let place = node.place.clone();
                 faults.borrow_mut().push(Fault {
                     place,
@@ -245,10 +252,9 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn fault(&self, key: &str, place: &Place, sentence: impl Into<String>) {
-        let key = keys::join(&self.path, key);
         let fault = Fault {
             place: place.clone(),
-            key,
+            key: keys::join(&self.path, &keys::shown(key)),
             sentence: sentence.into(),
         };
         self.faults.borrow_mut().push(fault);
@@ -270,7 +276,16 @@ impl<'a> Section<'a> {
         match parsed {
             Ok(value) => Some(value),
             Err(expected) => {
-                let sentence = format!("found {}, expected {expected}", node.shown());
+                let found = match &node.content {
+                    Content::Scalar { text, .. }
+                        if properties::looks_secret(text)
+                            || (key == "bootstrap_servers" && text.contains('@')) =>
+                    {
+                        "a value that may hold a password (not shown)"
+                    }
+                    _ => node.shown(),
+                };
+                let sentence = format!("found {found}, expected {expected}");
                 self.fault(key, &node.place, sentence);
                 None
             }

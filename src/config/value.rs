@@ -150,7 +150,7 @@ pub(super) fn bootstrap_servers(text: &str) -> Result<String, String> {
     let one = |server: &str| {
         let server = server.split_once("://").map_or(server, |(_, rest)| rest);
         server.rsplit_once(':').is_some_and(|(host, port)| {
-            let host_ok = !host.is_empty() && !host.contains([' ', '/']);
+            let host_ok = !host.is_empty() && !host.contains([' ', '/', '@']);
             // More than one colon is an IPv6 address, which needs brackets to have a port.
             let host_ok = host_ok && (!host.contains(':') || host.ends_with(']'));
             host_ok && port.parse::<u16>().is_ok_and(|port| port > 0)

@@ -3,6 +3,7 @@
 //!
 //! Pure functions; touch nothing outside.
 
+use super::keys::shown;
 use marked_yaml::{LoadError, LoaderOptions, Node, parse_yaml_with_options};
 
 /// Longest text that is taken, in bytes.
@@ -126,7 +127,7 @@ fn explain(error: &LoadError, text: &str) -> Wrong {
             let first = keys.prev_key.span().start().map_or(0, |mark| mark.line());
             let sentence = format!(
                 "the key {:?} is here a second time, after line {first}; remove one of them",
-                keys.key.as_str()
+                shown(keys.key.as_str())
             );
             (keys.key.span().start().copied(), sentence)
         }

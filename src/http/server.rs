@@ -4,6 +4,7 @@
 //! Everything a client may use up is bounded (I8): connections, the size of a request's head, and
 //! the life of a connection, which is one request. No handler reads a body.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,15 @@ use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config;
 use crate::exit::Stop;
 use crate::http::{Health, Status};
 use crate::metrics::Metrics;
 
-/// Connections at a time, on each listener; more wait in the kernel's queue.
+/// Connections at a time, on each listener; with one more, the oldest is closed.
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -163,38 +165,47 @@ fn json(text: impl IntoResponse) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
+/// Accepts at once, whoever is connected already: a client that says nothing must not keep a probe
+/// waiting. Beyond [`MAX_CONNECTIONS`] the oldest goes, which has had its time.
 async fn accept(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let service = TowerToHyperService::new(router);
+    let mut connections = JoinSet::new();
+    let mut oldest_first = VecDeque::new();
     let mut stopping = std::pin::pin!(async move {
         // An error says that the sender is gone, which ends us as well.
         let _ = stop.wait_for(|&stop| stop).await;
     });
     loop {
-        let (stream, slot) = tokio::select! {
+        let stream = tokio::select! {
             () = &mut stopping => break,
-            connection = next_connection(&listener, &slots) => connection,
+            stream = next_connection(&listener) => stream,
         };
-        tokio::spawn(answer(stream, service.clone(), slot));
+        make_room(&mut connections, &mut oldest_first).await;
+        oldest_first.push_back(connections.spawn(answer(stream, service.clone())));
     }
     drop(listener);
-    // All slots free means that all answers are out.
-    let all = slots.acquire_many(MAX_CONNECTIONS as u32);
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, ended).await;
 }
 
-/// Waits for a slot, then for a client.
-async fn next_connection(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .expect("the slots are never closed");
+/// Forgets connections that have ended, and ends the oldest where there are as many as may be.
+async fn make_room(connections: &mut JoinSet<()>, oldest_first: &mut VecDeque<AbortHandle>) {
+    while connections.try_join_next().is_some() {}
+    oldest_first.retain(|connection| !connection.is_finished());
+    if connections.len() < MAX_CONNECTIONS {
+        return;
+    }
+    if let Some(oldest) = oldest_first.pop_front() {
+        tracing::debug!("more than {MAX_CONNECTIONS} HTTP connections: the oldest is closed");
+        oldest.abort();
+    }
+    connections.join_next().await;
+}
+
+async fn next_connection(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -203,12 +214,8 @@ async fn next_connection(
     }
 }
 
-/// One request, one answer. Without keep-alive no idle client holds a slot that a probe needs.
-async fn answer(
-    stream: TcpStream,
-    service: TowerToHyperService<Router>,
-    slot: OwnedSemaphorePermit,
-) {
+/// One request, one answer. Without keep-alive no idle client stays.
+async fn answer(stream: TcpStream, service: TowerToHyperService<Router>) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -219,7 +226,6 @@ async fn answer(
         Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection ended early"),
         Err(_) => tracing::debug!("an HTTP connection took longer than {CONNECTION_TIMEOUT:?}"),
     }
-    drop(slot);
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
-use crate::config::Config;
+use crate::config::{Config, is_secret};
 
 /// Largest record the producer takes, in bytes. The broker is to decide what is too large; this
 /// only has to be beyond what brokers are set to.
@@ -145,6 +147,22 @@ pub fn producer_config(config: &Config, worker: usize) -> ClientConfig {
     client.set("transaction.timeout.ms", timeout_ms.to_string());
     client.set("enable.idempotence", "true");
     client
+}
+
+/// Why librdkafka refuses a configuration, without the value of a secret.
+pub fn refusal(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+            format!("there is no property {name:?}")
+        }
+        KafkaError::ClientConfig(_, description, name, value)
+            if is_secret(name) && description.contains(value.as_str()) =>
+        {
+            format!("the value of {name} (not shown) is not accepted")
+        }
+        KafkaError::ClientConfig(_, description, name, _) => format!("{name}: {description}"),
+        other => other.to_string(),
+    }
 }
 
 /// The client that creates, grows, describes and trims topics.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, warn};
 
 /// A repeated line is written again after this long.
@@ -56,6 +56,15 @@ impl Logged {
         lock(&self.shared.last_error).clone()
     }
 
+    /// "All brokers are down" follows from what came before it, which says why.
+    fn keep(&self, error: &KafkaError, reason: &str) {
+        let mut last = lock(&self.shared.last_error);
+        let follows = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if !follows || last.is_none() {
+            *last = Some(reason.to_owned());
+        }
+    }
+
     /// Whether this line is to be written now, and how many like it were left out before. Lines
     /// that differ only in their digits (ports, times, counts) are alike.
     fn admit(&self, line: &str, now: Instant) -> Option<u64> {
@@ -86,6 +95,7 @@ impl Logged {
 impl ClientContext for Logged {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+        let log_message = without_secrets(log_message);
         if matches!(level, Debug) {
             debug!(target: "rdkafka", fac, "{log_message}");
             return;
@@ -103,8 +113,9 @@ impl ClientContext for Logged {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let reason = without_secrets(reason);
         self.shared.errors.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.shared.last_error) = Some(reason.to_owned());
+        self.keep(&error, reason);
         if let Some(left_out) = self.admit(reason, Instant::now()) {
             warn!(target: "rdkafka", %error, "{}", with_count(reason, left_out));
         }
@@ -112,6 +123,29 @@ impl ClientContext for Logged {
 }
 
 impl ConsumerContext for Logged {}
+
+/// librdkafka keeps secrets out of its lines, but for one: it quotes what it does not understand of
+/// `sasl.oauthbearer.config`. What follows that name is left out.
+fn without_secrets(line: &str) -> &str {
+    const QUOTED: &str = "sasl.oauthbearer.config";
+    match line.find(QUOTED) {
+        Some(at) => &line[..at + QUOTED.len()],
+        None => line,
+    }
+}
+
+/// What a person can do about the last error; empty where nothing more is known.
+pub fn advice(last_error: &str) -> &'static str {
+    if last_error.contains("certificate verify failed") {
+        return ". The broker's certificate is expired, not for this host name, or signed by a CA that \
+                is not in ssl.ca.location; openssl s_client -connect HOST:PORT shows it";
+    }
+    if last_error.contains("uthentication") {
+        return ". The broker does not accept this user: check sasl.mechanism, sasl.username and \
+                sasl.password";
+    }
+    ""
+}
 
 /// Every run of digits becomes one `#`.
 fn likeness(line: &str) -> String {
@@ -187,5 +221,18 @@ mod tests {
         clone.error(error, "1/1 brokers are down");
         assert_eq!(logged.last_error().as_deref(), Some("1/1 brokers are down"));
         assert_eq!(logged.errors(), 1);
+    }
+
+    #[test]
+    fn that_all_brokers_are_down_does_not_hide_why() {
+        let logged = Logged::new();
+        let why = KafkaError::Global(RDKafkaErrorCode::Authentication);
+        logged.error(why, "SASL authentication error");
+        let down = KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        logged.error(down, "1/1 brokers are down");
+        assert_eq!(
+            logged.last_error().as_deref(),
+            Some("SASL authentication error")
+        );
     }
 }

@@ -357,7 +357,8 @@ fn journal_reader(config: &Config) -> Result<BaseConsumer<Logged>, Stop> {
 
 fn unusable(error: &KafkaError) -> Stop {
     Stop::usage(format!(
-        "kafka: the journal's reader cannot be created: {error}"
+        "kafka: the journal's reader cannot be created: {}",
+        clients::refusal(error)
     ))
 }
 

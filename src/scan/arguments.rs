@@ -62,7 +62,7 @@ pub struct ScanArgs {
     #[arg(long, value_name = "SOURCE", value_parser = id, required_unless_present = "config")]
     id: Option<String>,
     /// A librdkafka property, repeatable; ${NAME} and ${file:/path} are filled in
-    #[arg(short = 'X', long = "property", value_name = "KEY=VALUE", value_parser = property)]
+    #[arg(short = 'X', long = "property", value_name = "KEY=VALUE")]
     properties: Vec<String>,
     /// Where to begin: earliest, a time (2026-01-31T12:00:00Z), or how long ago (24h)
     #[arg(long, value_name = "WHEN", default_value = "earliest")]
@@ -104,6 +104,7 @@ impl ScanArgs {
     /// # Errors
     /// Usage (64), with all that is wrong with the flags, or with the file.
     pub fn order(self, now: SystemTime) -> Result<Order, Stop> {
+        check_properties(&self.properties)?;
         let env = config::environment();
         // Also with a file: it checks the topic's name and the id.
         let flags = config::from_flags(
@@ -246,10 +247,13 @@ fn id(text: &str) -> Result<String, String> {
     }
 }
 
-fn property(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
-        _ => Err("expected KEY=VALUE, such as security.protocol=SSL".to_owned()),
+/// Not by clap, which would quote a password that was written otherwise.
+fn check_properties(properties: &[String]) -> Result<(), Stop> {
+    match properties.iter().all(|property| property.contains('=')) {
+        true => Ok(()),
+        false => Err(Stop::usage(
+            "-X: found a property without = (not shown), expected KEY=VALUE, such as security.protocol=SSL",
+        )),
     }
 }
 
@@ -361,10 +365,13 @@ mod tests {
             &["t", "-b", "b:1", "--id", "uuid"],
             &["t", "-b", "b:1", "--id", "key", "--reads", "1"],
             &["t", "-b", "b:1", "--id", "key", "--max-records", "0"],
-            &["t", "-b", "b:1", "--id", "key", "-X", "novalue"],
         ] {
             assert!(parse(arguments).is_err(), "{arguments:?}");
         }
+        let without_value = [&BASIC[..], &["-X", "sasl.password:hunter2"]].concat();
+        let stop = parse(&without_value).unwrap().order(now()).err().unwrap();
+        assert_eq!(stop.status, Status::Usage);
+        assert!(!stop.sentence.contains("hunter2"), "{stop}");
         for topic in ["^t", "a b", ""] {
             let stop = parse(&[&[topic], &BASIC[1..]].concat())
                 .unwrap()

@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::arguments::Order;
 use crate::exit::Stop;
-use crate::kafka::clients::scanner_config;
+use crate::kafka::clients::{self, scanner_config};
 use crate::kafka::context::Logged;
 use crate::topics::admin::{TIMEOUT, is_absent, is_forbidden};
 use crate::topics::{Admin, PrepareError};
@@ -98,7 +98,8 @@ pub fn survey(order: &Order) -> Result<Vec<Range>, Stop> {
 /// A property that librdkafka does not accept.
 pub fn refused(error: &KafkaError) -> Stop {
     Stop::usage(format!(
-        "librdkafka refuses the client configuration: {error}. Correct the properties"
+        "librdkafka refuses the client configuration: {}. Correct the properties",
+        clients::refusal(error)
     ))
 }
 

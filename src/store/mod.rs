@@ -122,7 +122,7 @@ impl Store {
             metrics,
             health,
         };
-        if let Err(error) = std::fs::create_dir_all(path) {
+        if let Err(error) = make_private(path) {
             let why = format!("{} cannot be made: {error}", path.display());
             store.unusable(COMPONENT, &why);
         } else {
@@ -308,6 +308,16 @@ impl Store {
             );
         }
     }
+}
+
+/// Makes a directory, and those above it that are missing, which only this user may enter: ids are
+/// nobody else's business, and whoever could write here could have records dropped.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 /// Makes a file that has no name, which is gone when this returns.

@@ -488,7 +488,7 @@ impl Drop for Shelf {
 /// Makes the directory and locks it against other processes, and other owners in this one; `None`
 /// where one of them has it.
 fn lock_file(dir: &Path) -> std::io::Result<Option<File>> {
-    fs::create_dir_all(dir)?;
+    super::make_private(dir)?;
     let file = File::options()
         .create(true)
         .truncate(false)

@@ -19,8 +19,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::PrepareError;
 use crate::config::Config;
 use crate::exit::Stop;
-use crate::kafka::clients::{admin_config, group_config, observer_config};
-use crate::kafka::context::Logged;
+use crate::kafka::clients::{self, admin_config, group_config, observer_config};
+use crate::kafka::context::{Logged, advice};
 use crate::kafka::describe::{
     self, ClusterDescription, DescribedTopic, NoAnswer, Permission, TopicDescription,
 };
@@ -305,7 +305,7 @@ impl Admin {
     fn retry(&self, what: &str, error: &dyn std::fmt::Display) -> PrepareError {
         let last = self
             .last_error()
-            .map(|last| format!(" (last error: {last})"));
+            .map(|last| format!(" (last error: {last}){}", advice(&last)));
         PrepareError::Retry(format!("{what}: {error}{}", last.unwrap_or_default()))
     }
 }
@@ -347,7 +347,8 @@ fn changing(dry: bool) -> AdminOptions {
 
 fn refused(error: &KafkaError) -> Stop {
     Stop::usage(format!(
-        "librdkafka refuses the client configuration: {error}. Correct kafka.properties"
+        "librdkafka refuses the client configuration: {}. Correct kafka.properties",
+        clients::refusal(error)
     ))
 }
 

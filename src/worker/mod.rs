@@ -329,11 +329,24 @@ impl Worker {
                 self.recover_all()
             }
             Some(Code::AllBrokersDown) => {
+                let last = self.source.as_ref().and_then(Source::last_error);
+                let last = last.map_or_else(String::new, |error| format!("; last error: {error}"));
                 self.tell(
                     "kafka",
-                    Condition::NotReady("no broker can be reached; trying again".to_owned()),
+                    Condition::NotReady(format!("no broker can be reached; trying again{last}")),
                 );
                 // An idle service would not notice that they are back.
+                self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
+                Ok(())
+            }
+            Some(Code::GroupAuthorizationFailed) => {
+                self.tell(
+                    "kafka",
+                    Condition::NotReady(format!(
+                        "not authorized to be a member of the group {0}; trying again. Allow Read on group {0}",
+                        self.config.kafka.group_id
+                    )),
+                );
                 self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 Ok(())
             }

@@ -4,6 +4,9 @@
 use super::*;
 use crate::broken::{self, Bug};
 
+/// Transactions aborted in a row, after which it is no passing trouble.
+const ABORTS_NOT_READY: u32 = 3;
+
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
         let Some(open) = &self.open else { return false };
@@ -90,6 +93,10 @@ impl Worker {
                     cause,
                     "transaction aborted, its records are judged again: {why}"
                 );
+                if self.aborts_in_a_row >= ABORTS_NOT_READY {
+                    let text = format!("transactions are aborted again and again; last: {why}");
+                    self.tell("kafka", Condition::NotReady(text));
+                }
                 self.abort_and_rewind()
             }
             Trouble::InDoubt { cause, why } => {
@@ -272,7 +279,9 @@ impl Worker {
                 retire(sink);
                 self.tell(
                     "producer",
-                    Condition::NotReady(format!("taking the transactional id over: {error}")),
+                    Condition::NotReady(format!(
+                        "taking the transactional id over: {error}; last error: {last}"
+                    )),
                 );
                 tracing::warn!(worker = self.index, %error, last, "the transactional id could not be taken over yet; trying again");
                 // What is polled meanwhile is not judged: it must be read again.

@@ -75,8 +75,14 @@ fn no_secret_is_ever_shown() {
         assert!(yaml.contains("\"sasl.password\": \"<redacted>\""), "{yaml}");
         assert!(from_str(&yaml, "c.yaml", &env(&[])).is_ok());
     }
-    // Nor in a fault about it.
+    // Nor in a fault about it, however it was meant to be written.
     for wrong in [
+        "sasl.password=hunter2",
+        "sasl.password=hunter2: x",
+        "'sasl.password: hunter2': x",
+        "sasl.password: 'a${hunter2'",
+        "sasl.password: '${hunter2 !}'",
+        "ssl.key.pem: '${A:-${hunter2}}'",
         "sasl.password: [hunter2]",
         "sasl.password: \"hunter2\\0\"",
         "acks: hunter2",
@@ -126,4 +132,49 @@ fn the_rendering_is_in_the_order_of_the_sample_and_loads_again() {
         rich,
         "{yaml}"
     );
+}
+
+#[test]
+fn no_secret_is_shown_from_where_it_does_not_belong() {
+    let password = [("KAFKA_PASSWORD", "hunter2"), ("A", "hunter2")];
+    for wrong in [
+        "window: {time: '${KAFKA_PASSWORD}'}\n",
+        "sasl.password=hunter2: x\n",
+        "\"a\\nhunter2\": x\n",
+        "sasl.password=hunter2: 1\nsasl.password=hunter2: 2\n",
+    ] {
+        let faults = faults_of(&format!("{LEAST}{wrong}"), &password).join("|");
+        assert!(!faults.contains("hunter2"), "{faults}");
+        assert!(!faults.contains('\n'), "{faults}");
+    }
+    for kafka in [
+        "sasl.password=hunter2",
+        "{bootstrap_servers: 'SASL_SSL://me:hunter2@b:9092', group_id: g}",
+        "{bootstrap_servers: 'me:hunter2@b:9092', group_id: g}",
+        "{bootstrap_servers: 'b:9092', group_id: g, properties: 'sasl.password=hunter2'}",
+        "{bootstrap_servers: 'b:9092', group_id: g, properties: ['sasl.password=hunter2']}",
+        "{bootstrap_servers: 'b:9092', group_id: g, sasl.password=hunter2: x}",
+    ] {
+        let text = format!("kafka: {kafka}\ninput: {{topics: [t]}}\nid: {{from: key}}\n");
+        let faults = faults_of(&text, &[]).join("|");
+        assert!(!faults.contains("hunter2"), "{faults}");
+    }
+    for (name, value) in [
+        ("KAFKA_DEDUP__KAFKA__PROPERTIES", "sasl.password=hunter2"),
+        ("KAFKA_DEDUP__KAFKA__PROPERTIES", "{sasl.password: [hunter2"),
+        ("KAFKA_DEDUP__KAFKA__PROPERTIES", "{sasl.password=hunter2}"),
+        ("KAFKA_DEDUP__KAFKA__SASL_PASSWORD", "hunter2"),
+        ("KAFKA_DEDUP__KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2"),
+        ("KAFKA_DEDUP__KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2\0"),
+        ("KAFKA_DEDUP__KAFKA", "hunter2"),
+    ] {
+        let faults = faults_of(LEAST, &[(name, value)]).join("|");
+        assert!(!faults.contains("hunter2"), "{faults}");
+    }
+    // A slip of the hand in the name, a key beside its certificate, a URL with a password.
+    let sly = "sasl.pasword: hunter2, ssl.certificate.pem: '-----BEGIN PRIVATE KEY-----hunter2', \
+               sasl.oauthbearer.token.endpoint.url: 'https://me:hunter2@idp/'";
+    let config = with_properties("properties", sly).unwrap();
+    let shown = format!("{} {config:?}", config.to_yaml_redacted());
+    assert!(!shown.contains("hunter2"), "{shown}");
 }

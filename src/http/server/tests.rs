@@ -1,7 +1,6 @@
 //! The routes, asked over loopback.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
 
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -169,18 +168,93 @@ fn a_head_that_is_too_large_is_refused() {
     );
 }
 
+/// File descriptors of this process that are sockets.
+fn sockets() -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    open.flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
 #[test]
-fn more_silent_clients_than_slots_do_not_silence_the_probes_for_good() {
+fn two_thousand_silent_clients_do_not_silence_the_probes() {
     let run = start();
-    let mut silent: Vec<_> = (0..MAX_CONNECTIONS)
-        .map(|_| std::net::TcpStream::connect(run.public).unwrap())
-        .collect();
-    assert_eq!(
-        fetch(run.admin, "/livez").0,
-        200,
-        "the other listener has slots of its own"
-    );
-    silent.pop().unwrap().shutdown(Shutdown::Both).unwrap();
+    // No more than may be open in this process, of which the clients are a part too.
+    let clients = 400;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.clear();
+        let before = sockets();
+        for n in 0..clients {
+            let mut stream = std::net::TcpStream::connect(run.public).unwrap();
+            if n % 2 == 0 {
+                // Half a head is as good as none.
+                let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nX-");
+            }
+            silent.push(stream);
+        }
+        assert_eq!(fetch(run.public, "/livez").0, 200);
+        assert_eq!(fetch(run.admin, "/livez").0, 200);
+        let ours = sockets().saturating_sub(before + clients);
+        // Tests of other listeners run beside this one.
+        assert!(ours <= 3 * MAX_CONNECTIONS, "{ours} sockets of the server");
+    }
+}
+
+#[test]
+fn a_client_that_sends_a_byte_now_and_then_is_cut_off() {
+    let run = start();
+    let mut stream = std::net::TcpStream::connect(run.public).unwrap();
+    let pause = Duration::from_millis(200);
+    stream.set_read_timeout(Some(pause)).unwrap();
+    let mut drops = b"GET /livez HTTP/1.1\r\n"
+        .iter()
+        .chain(std::iter::repeat(&b'x'));
+    let cut_off = (0..300).any(|_| {
+        let sent = stream.write_all(&[*drops.next().unwrap()]);
+        let mut answer = [0; 64];
+        let closed = match stream.read(&mut answer) {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        sent.is_err() || closed
+    });
+    assert!(cut_off, "a minute of single bytes");
+}
+
+#[test]
+fn no_body_is_waited_for() {
+    let run = start();
+    for request in [
+        "GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        let answer = exchange(run.public, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused() {
+    let run = start();
+    for request in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n"[..],
+        b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /livez%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"DELETE /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\r\n\r\n\0\0\0\0\r\n\r\n",
+    ] {
+        let answer = exchange(run.public, request);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{answer}"
+        );
+        let address = run.public.to_string();
+        assert!(!answer.contains(&address), "{answer}");
+    }
     assert_eq!(fetch(run.public, "/livez").0, 200);
 }
 

@@ -158,7 +158,8 @@ fn consumer(config: &Config, logged: &Logged) -> Result<BaseConsumer<Logged>, St
         .create_with_context(logged.clone())
         .map_err(|error| {
             Stop::usage(format!(
-                "kafka: the journal's reader cannot be created: {error}"
+                "kafka: the journal's reader cannot be created: {}",
+                clients::refusal(&error)
             ))
         })
 }
