@@ -11,7 +11,7 @@ use kafka_dedup::demo::broker::Cluster;
 use kafka_dedup::demo::ports::free_ports;
 use kafka_dedup::demo::process;
 use kafka_dedup::identify::deployment_seed;
-use kafka_dedup::journal::{MAX_IDS_PER_RUN, Run, identity};
+use kafka_dedup::journal::{Identity, MAX_IDS_PER_RUN, Run};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -67,7 +67,7 @@ pub fn run(size: Size) {
             begins_ms + i64::try_from(passed).expect("a time")
         };
         let run = Run {
-            identity: identity(seed, INPUT, 0),
+            identity: Identity::of(seed, INPUT, None, 0).own,
             stream_time_ms: Some(time_ms(numbers.end)),
             next_offset: 1,
             first_ordinal: 1 + first,

@@ -7,7 +7,7 @@ use super::Selection;
 use crate::config::{Config, TopicPattern};
 use crate::exit::Stop;
 use crate::identify::deployment_seed;
-use crate::journal;
+use crate::journal::Identity;
 use crate::store::Lineage;
 use crate::topics::{Admin, OwnTopics, PrepareError};
 
@@ -39,8 +39,9 @@ impl Input {
     }
 
     /// What a run of this partition says of itself.
-    pub fn identity(&self, partition: i32) -> u64 {
-        journal::identity(self.lineage.seed, &self.topic, partition)
+    pub fn identity(&self, partition: i32) -> Identity {
+        let id = self.lineage.topic_id.as_deref();
+        Identity::of(self.lineage.seed, &self.topic, id, partition)
     }
 }
 

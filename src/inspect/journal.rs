@@ -9,6 +9,7 @@ use super::cluster::{Cluster, Input};
 use super::progress::Progress;
 use super::report::{Fit, JournalPartition, Store};
 use crate::exit::Stop;
+use crate::journal::Identity;
 use crate::store::Anchor;
 use crate::topics::PrepareError;
 pub(super) use reader::{End, Reader};
@@ -81,7 +82,7 @@ pub(super) struct Read {
 }
 
 impl Place<'_> {
-    pub fn identity(&self) -> u64 {
+    pub fn identity(&self) -> Identity {
         self.input.identity(self.partition)
     }
 

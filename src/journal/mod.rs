@@ -10,12 +10,60 @@ pub use run::{Run, RunError};
 /// default. A larger transaction writes several runs.
 pub const MAX_IDS_PER_RUN: usize = 20_000;
 
-/// Whose runs these are: a hash of the seed, the input topic and its partition. A run with another
-/// identity was written for another deployment, and its fingerprints mean nothing here.
-pub fn identity(seed: u64, topic: &str, partition: i32) -> u64 {
-    let mut text = Vec::with_capacity(topic.len() + 12);
-    text.extend_from_slice(topic.as_bytes());
-    text.push(0); // a topic name holds no NUL, so the parts cannot run into each other
-    text.extend_from_slice(&partition.to_le_bytes());
-    xxhash_rust::xxh3::xxh3_64_with_seed(&text, seed)
+/// Whose runs these are. A run of another identity was written for another deployment, or for a topic
+/// of the same name that has been deleted: its fingerprints and offsets mean nothing here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What new runs carry.
+    pub own: u64,
+    /// What runs carry that were written before identities told topic ids apart.
+    without_topic_id: u64,
+}
+
+impl Identity {
+    /// A hash of the seed, the input topic with its id (`None` on brokers before 2.8), and the
+    /// partition.
+    pub fn of(seed: u64, topic: &str, topic_id: Option<&str>, partition: i32) -> Self {
+        let mut text = Vec::with_capacity(topic.len() + 40);
+        text.extend_from_slice(topic.as_bytes());
+        text.push(0); // a topic name holds no NUL, so the parts cannot run into each other
+        text.extend_from_slice(&partition.to_le_bytes());
+        let without_topic_id = xxhash_rust::xxh3::xxh3_64_with_seed(&text, seed);
+        text.extend_from_slice(topic_id.unwrap_or_default().as_bytes());
+        Self {
+            own: xxhash_rust::xxh3::xxh3_64_with_seed(&text, seed),
+            without_topic_id,
+        }
+    }
+
+    /// Whether the run was written for this topic, as far as it tells.
+    pub fn has_written(&self, run: &Run) -> bool {
+        run.identity == self.own || run.identity == self.without_topic_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_made_anew_is_another_and_older_runs_are_still_read() {
+        let run = |identity| Run {
+            identity,
+            ..Run::default()
+        };
+        let dead = Identity::of(1, "orders", Some("dead"), 0);
+        let new = Identity::of(1, "orders", Some("new"), 0);
+        let older = Identity::of(1, "orders", None, 0);
+        assert!(new.has_written(&run(new.own)));
+        assert!(new.has_written(&run(older.own)));
+        assert!(!new.has_written(&run(dead.own)));
+        for other in [
+            Identity::of(2, "orders", Some("new"), 0),
+            Identity::of(1, "order", Some("new"), 0),
+            Identity::of(1, "orders", Some("new"), 1),
+        ] {
+            assert!(!new.has_written(&run(other.own)));
+        }
+    }
 }

@@ -10,6 +10,7 @@ use super::{Key, Located, PATIENCE, Request, Room, Stage, Trouble};
 use crate::broken::{self, Bug};
 use crate::config::Start;
 use crate::exit::Stop;
+use crate::kafka::describe;
 
 impl Room {
     /// Step 1 for every partition that is due.
@@ -85,6 +86,7 @@ impl Room {
     /// ends. Finds out whether Kafka still has what the committed offset stands for.
     fn locate_one(&self, request: &Request, committed: Option<i64>) -> Result<Located, Trouble> {
         let (topic, partition) = (&request.topic, request.partition);
+        self.is_same_topic(request)?;
         let watermarks = |topic: &str| {
             let observer = if broken::has(Bug::RestoreToStableOffset) {
                 &self.reader
@@ -109,7 +111,7 @@ impl Room {
             }
             (Some(offset), _) if offset > input_high => {
                 return Err(Trouble::Stop(Stop::contradiction(format!(
-                    "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic ends at {input_high}: it was deleted and created again, or lost data. Delete the journal {} and the group's offsets for the topic to begin anew",
+                    "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic ends at {input_high}: it was deleted and created again, or lost data. To begin anew: kafka-topics --delete --topic {}, and kafka-consumer-groups --delete-offsets --topic {topic} --group {group}, then start again",
                     request.journal
                 ))));
             }
@@ -129,6 +131,38 @@ impl Room {
             journal_high,
         })
     }
+}
+
+impl Room {
+    /// A committed offset says nothing about a topic of the same name that was made later; where that
+    /// one is longer, going on there would pass over its first records.
+    fn is_same_topic(&self, request: &Request) -> Result<(), Trouble> {
+        let name = request.topic.as_str();
+        let later = |why: String| Trouble::Later(format!("topic {name} is not described: {why}"));
+        let answers = describe::topics(self.observer.client(), &[name], PATIENCE * 5)
+            .map_err(|error| later(error.to_string()))?;
+        match answers.into_iter().next() {
+            Some((_, Ok(found))) if is_another(&found.id, &request.lineage.topic_id) => {
+                let group = &self.config.kafka.group_id;
+                Err(Trouble::Stop(made_anew(name, &request.journal, group)))
+            }
+            Some((_, Ok(_))) => Ok(()),
+            Some((_, Err(error))) => Err(later(error.to_string())),
+            None => Err(later("no answer".to_owned())),
+        }
+    }
+}
+
+/// Whether these are ids of two topics. Brokers before 2.8 know none: then nobody can tell.
+pub(crate) fn is_another(found: &Option<String>, known: &Option<String>) -> bool {
+    matches!((found, known), (Some(found), Some(known)) if found != known)
+}
+
+/// The input was deleted, and there is another one of its name (78).
+pub(crate) fn made_anew(topic: &str, journal: &str, group: &str) -> Stop {
+    Stop::contradiction(format!(
+        "the input topic {topic} was deleted and created again: what the group {group} and the journal {journal} know belongs to the topic that is gone. To begin anew: kafka-topics --delete --topic {journal}, and kafka-consumer-groups --delete-offsets --topic {topic} --group {group}, then start again"
+    ))
 }
 
 fn in_doubt(error: &KafkaError) -> Trouble {

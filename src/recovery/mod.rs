@@ -14,7 +14,7 @@
 //!
 //! It runs on a thread of its own beside the worker's, so that other partitions go on meanwhile.
 
-mod locate;
+pub(crate) mod locate;
 mod read;
 mod restored;
 mod warm;
@@ -31,6 +31,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::Config;
 use crate::exit::Stop;
+use crate::journal::Identity;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::metrics::{Metrics, PartitionMetrics};
@@ -42,8 +43,8 @@ pub struct Request {
     pub topic: String,
     pub partition: i32,
     pub journal: String,
-    /// Whose runs to expect, see [`crate::journal::identity`].
-    pub identity: u64,
+    /// Whose runs to expect.
+    pub identity: Identity,
     /// Whose seen set to look for in the store.
     pub lineage: Lineage,
     /// What is known already, without an overlay, and the journal offset up to which it is complete.

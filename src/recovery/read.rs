@@ -280,9 +280,9 @@ fn apply(
         )))
     };
     let outcome = match Run::decode(bytes) {
-        Ok(run) if run.identity != job.request.identity => Err(unusable(
-            "the run was written for another group, topic or partition".to_owned(),
-        )),
+        Ok(run) if !job.request.identity.has_written(&run) => Err(unusable(format!(
+            "the run was written for another group, topic or partition, or for a topic {topic} that was deleted and created again"
+        ))),
         Ok(run) => match window.apply(&run, read) {
             Ok(()) => keep_up(window, job.sizing).map_err(Ended::Damaged),
             Err(broken) if job.may_not_fit => Err(Ended::Unfit(broken.to_string())),

@@ -1,6 +1,7 @@
 //! Which topics the worker reads: found, prepared, subscribed to.
 
 use super::*;
+use crate::recovery::locate::{is_another, made_anew};
 
 impl Worker {
     /// Looks which input topics there are, prepares new ones, and subscribes to all.
@@ -18,6 +19,7 @@ impl Worker {
         let names: Vec<String> = listed.iter().map(|(name, _)| name.clone()).collect();
         let mut inputs = self.own.resolve(&names);
         inputs.sort();
+        self.inputs_are_the_same()?;
         for (name, partitions) in &listed {
             if inputs.contains(name)
                 && self
@@ -65,6 +67,27 @@ impl Worker {
         tracing::info!(worker = self.index, topics = inputs.join(","), "subscribed");
         fail::fail_point!("subscribed");
         self.subscribed = inputs;
+        Ok(())
+    }
+
+    /// A topic that is deleted and made again between two looks keeps its name, and the client may read
+    /// on in the new one where it was in the old.
+    fn inputs_are_the_same(&self) -> Result<(), Stop> {
+        let known: Vec<&Arc<Topic>> = self.topics.values().collect();
+        let names: Vec<&str> = known.iter().map(|topic| topic.name.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        // What cannot be described now is looked at again next time.
+        let Ok(found) = self.admin.describe(&names) else {
+            return Ok(());
+        };
+        for (topic, found) in known.iter().zip(found) {
+            if found.is_some_and(|found| is_another(&found.id, &topic.id)) {
+                let group = &self.config.kafka.group_id;
+                return Err(made_anew(&topic.name, &topic.names.journal, group));
+            }
+        }
         Ok(())
     }
 

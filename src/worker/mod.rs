@@ -31,7 +31,7 @@ use crate::exit::Stop;
 use crate::http::health::{Condition, Health, worker_component};
 use crate::http::status::{PartitionStatus, Status};
 use crate::identify::{Identifier, deployment_seed};
-use crate::journal;
+use crate::journal::Identity;
 use crate::metrics::{Metrics, PartitionMetrics};
 use crate::recovery::{Recovered, Recovery, Request, Restored};
 use crate::sink::Sink;

@@ -91,7 +91,7 @@ impl Worker {
             topic: topic.name.clone(),
             partition,
             journal: topic.names.journal.clone(),
-            identity: journal::identity(self.seed, &topic.name, partition),
+            identity: Identity::of(self.seed, &topic.name, topic.id.as_deref(), partition),
             lineage: Lineage {
                 cluster_id: self.cluster_id.clone(),
                 group: self.config.kafka.group_id.clone(),
@@ -143,7 +143,7 @@ impl Worker {
             journal_next,
         } = restored;
         let scope = Scope {
-            identity: journal::identity(self.seed, &topic.name, partition),
+            identity: Identity::of(self.seed, &topic.name, topic.id.as_deref(), partition).own,
             metrics,
             topic,
             partition,

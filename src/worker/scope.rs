@@ -68,7 +68,7 @@ pub struct Tally {
 pub struct Scope {
     pub topic: Arc<Topic>,
     pub partition: i32,
-    /// Whose runs are in the journal, see [`crate::journal::identity`].
+    /// Whose runs are in the journal, see [`crate::journal::Identity`].
     pub identity: u64,
     pub window: SeenWindow,
     /// The input offset of the next record to judge.

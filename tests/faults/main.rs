@@ -21,6 +21,7 @@ mod kills;
 mod members;
 mod rig;
 mod store;
+mod topics;
 
 #[path = "../kit/mod.rs"]
 mod kit;
@@ -73,6 +74,12 @@ fn main() {
             what: "the wall clock jumps by up to 5 days, either way; timestamps up to 5 years off",
             rounds: (10, 100),
             inject: clock::jumped,
+        },
+        Fault {
+            name: "topics",
+            what: "the input deleted and created again (longer and shorter than before), retention overtaking the group, the output deleted",
+            rounds: (5, 20),
+            inject: topics::taken_away,
         },
     ]);
 }

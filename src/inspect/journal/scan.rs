@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::reader::Record;
 use crate::inspect::report::{self, Fit, Held, hex};
-use crate::journal::{Run, RunError, run};
+use crate::journal::{Identity, Run, RunError, run};
 use crate::store::{Anchor, Entry, Fingerprint};
 
 /// Sentences about records that cannot be used, at most (I8).
@@ -13,7 +13,7 @@ const NOTES: usize = 5;
 
 #[derive(Debug, Clone, Default)]
 pub struct Scan {
-    identity: u64,
+    identity: Identity,
     /// The run that a store's checkpoint names.
     anchor: Option<Anchor>,
     /// What was found where it should be.
@@ -34,7 +34,7 @@ pub struct Scan {
 
 impl Scan {
     /// Runs with this identity; where a store's checkpoint names a run, that is looked for.
-    pub fn new(identity: u64, anchor: Option<Anchor>) -> Self {
+    pub fn new(identity: Identity, anchor: Option<Anchor>) -> Self {
         Self {
             identity,
             anchor,
@@ -65,8 +65,8 @@ impl Scan {
             });
         }
         match Run::decode(record.value) {
-            Ok(run) if run.identity != self.identity => self.note(format!(
-                "the run at offset {} was written for another group, topic or partition: run would stop (78)",
+            Ok(run) if !self.identity.has_written(&run) => self.note(format!(
+                "the run at offset {} was written for another group, topic or partition, or for a topic of this name that was deleted: run would stop (78)",
                 record.offset
             )),
             Ok(run) => self.take_run(record, &run, checksum),
@@ -176,11 +176,13 @@ impl Scan {
 mod tests {
     use super::*;
 
-    const IDENTITY: u64 = 7;
+    fn identity() -> Identity {
+        Identity::of(7, "orders", Some("id"), 0)
+    }
 
     fn run(first_ordinal: u64, fingerprints: &[u128], time_ms: i64) -> Run {
         Run {
-            identity: IDENTITY,
+            identity: identity().own,
             stream_time_ms: Some(time_ms),
             next_offset: time_ms + 1,
             first_ordinal,
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_newest_entry_of_an_id_is_found_and_all_are_counted() {
-        let mut scan = Scan::new(IDENTITY, None).wanting(5);
+        let mut scan = Scan::new(identity(), None).wanting(5);
         take_run(&mut scan, 3, &run(10, &[4, 5], 1));
         take_run(&mut scan, 5, &run(12, &[6], 2));
         take_run(&mut scan, 7, &run(13, &[5], 3));
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_no_run_of_ours_is_told_and_not_taken_in() {
-        let mut scan = Scan::new(IDENTITY, None);
+        let mut scan = Scan::new(identity(), None);
         take_run(&mut scan, 0, &run(0, &[1], 1));
         take(&mut scan, 1, b"hello");
         let other = Run {
@@ -257,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_journal_full_of_rubbish_is_told_of_in_few_sentences() {
-        let mut scan = Scan::new(IDENTITY, None);
+        let mut scan = Scan::new(identity(), None);
         (0..1000).for_each(|offset| take(&mut scan, offset, b"KDRN\x02"));
         assert_eq!(scan.notes().len(), NOTES + 1);
         assert_eq!(scan.notes()[NOTES], "and 995 more like this");
@@ -266,8 +268,8 @@ mod tests {
     #[test]
     fn a_store_fits_where_its_last_run_is_and_nowhere_else() {
         let bytes = run(0, &[1], 1);
-        let anchor = take_run(&mut Scan::new(IDENTITY, None), 4, &bytes);
-        let mut scan = Scan::new(IDENTITY, Some(anchor));
+        let anchor = take_run(&mut Scan::new(identity(), None), 4, &bytes);
+        let mut scan = Scan::new(identity(), Some(anchor));
         let misfit = |scan: &Scan, held, words: &str| match scan.fit(anchor, held) {
             Fit::Misfit(why) => assert!(why.contains(words), "{why}"),
             other => panic!("{other:?}"),
@@ -276,7 +278,7 @@ mod tests {
         misfit(&scan, 5..9, "holds 5 to 9");
         take_run(&mut scan, 4, &bytes);
         assert_eq!(scan.fit(anchor, 0..9), Fit::Fits);
-        let mut scan = Scan::new(IDENTITY, Some(anchor));
+        let mut scan = Scan::new(identity(), Some(anchor));
         take_run(&mut scan, 4, &run(0, &[2], 1));
         misfit(&scan, 0..9, "is not the run");
     }
