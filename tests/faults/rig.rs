@@ -43,8 +43,13 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Two partitions on the shared broker.
     pub fn new(name: &'a str, seed: u64) -> Self {
+        Self::on(broker(), name, seed)
+    }
+
+    /// Two partitions on this cluster.
+    pub fn on(kafka: &'a Kafka, name: &'a str, seed: u64) -> Self {
         Self {
-            kafka: broker(),
+            kafka,
             name,
             partitions: 2,
             seed,
@@ -76,10 +81,7 @@ impl Rig {
         let input = unique(plan.name);
         plan.kafka
             .create_topic(&input, plan.partitions, plan.settings);
-        let deployment = Deployment {
-            kafka: plan.kafka.clone(),
-            ..Deployment::on(input, plan.partitions, &yaml)
-        };
+        let deployment = Deployment::of(plan.kafka, input, plan.partitions, &yaml);
         Self {
             deployment,
             window,

@@ -39,16 +39,18 @@ impl Deployment {
     pub fn at(kafka: &Kafka, name: &str, partitions: i32, extra: &str) -> Self {
         let input = unique(name);
         kafka.create_topic(&input, partitions, &[]);
-        Self {
-            kafka: kafka.clone(),
-            ..Self::on(input, partitions, extra)
-        }
+        Self::of(kafka, input, partitions, extra)
     }
 
     /// A deployment on a topic of the shared broker that exists, or will.
     pub fn on(input: String, partitions: i32, extra: &str) -> Self {
+        Self::of(broker(), input, partitions, extra)
+    }
+
+    /// A deployment on a topic of this cluster that exists, or will.
+    pub fn of(kafka: &Kafka, input: String, partitions: i32, extra: &str) -> Self {
         Self {
-            kafka: broker().clone(),
+            kafka: kafka.clone(),
             dir: TempDir::new().expect("a directory"),
             output: format!("{input}_dedup"),
             group: format!("{input}-group"),
@@ -216,6 +218,11 @@ impl Instance {
     }
 
     pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Kills it, and waits for its end.
+    pub fn end(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("its end");
     }
