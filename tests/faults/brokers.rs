@@ -41,7 +41,11 @@ pub fn away(rounds: &mut Rounds) {
     for instance in &mut pair {
         instance.wait_until_ready();
     }
-    let held = [Holdings::of(&pair[0]), Holdings::of(&pair[1])];
+    rig.flow();
+    rig.let_flow(5_000);
+    let [first, second] = &mut pair;
+    rig.settle(&mut [first, second]);
+    let held = Holdings::of(&pair[0]).or(Holdings::of(&pair[1]));
     while let Some(round) = rounds.next() {
         rig.flow();
         rig.let_flow(300);
@@ -96,7 +100,7 @@ pub fn away(rounds: &mut Rounds) {
         let [first, second] = &mut pair;
         let tally = rig.settle(&mut [first, second]);
         rounds.compared(tally.received);
-        for (held, instance) in held.iter().zip(&pair) {
+        for instance in &pair {
             held.assert_given_back(instance);
         }
     }

@@ -139,6 +139,11 @@ pub fn disturbed(rounds: &mut Rounds) {
     let way_in = (variable.to_owned(), network.proxy.address());
     rig.deployment.env.push(way_in);
     let mut pair = ["first", "second"].map(|name| Member::start(&rig, name));
+    rig.flow();
+    rig.let_flow(5_000);
+    let [first, second] = &mut pair;
+    rig.settle(&mut [&mut first.instance, &mut second.instance]);
+    let held = Holdings::of(&pair[0].instance).or(Holdings::of(&pair[1].instance));
     while let Some(round) = rounds.next() {
         let place = usize::try_from(round).expect("small") % DISTURBANCES.len();
         eprintln!("network: round {round}: {:?}", DISTURBANCES[place]);
@@ -160,7 +165,7 @@ pub fn disturbed(rounds: &mut Rounds) {
         let tally = rig.settle(&mut [&mut first.instance, &mut second.instance]);
         rounds.compared(tally.received);
         for member in &pair {
-            member.held.assert_given_back(&member.instance);
+            held.assert_given_back(&member.instance);
         }
     }
     for mut member in pair {
@@ -208,25 +213,19 @@ fn disturb(
     rig.let_flow(600);
 }
 
-/// One of the group's members, and what it held when it was ready.
+/// One of the group's members.
 struct Member {
     name: &'static str,
     instance: Instance,
-    held: Holdings,
 }
 
 impl Member {
     fn start(rig: &Rig, name: &'static str) -> Self {
         let mut instance = rig.deployment.start(name);
         instance.wait_until_ready();
-        Self {
-            name,
-            held: Holdings::of(&instance),
-            instance,
-        }
+        Self { name, instance }
     }
 
-    /// What it held is what its predecessor did.
     fn kill_and_start(&mut self, rig: &Rig) {
         self.instance.end();
         self.instance = rig.deployment.start(self.name);

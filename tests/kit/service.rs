@@ -127,6 +127,7 @@ impl Deployment {
             .iter()
             .map(|(point, action)| format!("{point}={action}"))
             .collect();
+        keep_own_files(&mut command);
         let child = command
             .args(["run", "-c"])
             .arg(&config)
@@ -324,6 +325,22 @@ impl Drop for Instance {
             eprintln!("---- {}\n{}", self.log.display(), self.log_tail());
         }
     }
+}
+
+/// The service starts without the pipes of this process's Kafka clients, which librdkafka does not
+/// close on exec: its open files are counted.
+fn keep_own_files(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let close_on_exec = || {
+        let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+        // SAFETY: a system call on plain numbers; it changes descriptors' flags alone.
+        match unsafe { libc::close_range(3, libc::c_uint::MAX, flags) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call, and takes no memory and no lock.
+    unsafe { command.pre_exec(close_on_exec) };
 }
 
 /// As YAML, of which JSON is a part.
