@@ -15,10 +15,14 @@
 //!
 //! One file a family of faults. [`rig`] is what a round works with, [`campaign`] counts rounds.
 
+mod brokers;
 mod campaign;
 mod clock;
+mod disk;
 mod kills;
 mod members;
+mod network;
+mod proxy;
 mod rig;
 mod store;
 mod topics;
@@ -68,6 +72,24 @@ fn main() {
             what: "the local store: bit flip, zeroed page, truncation, file removed, directory from a backup, directory of another instance, all of it gone",
             rounds: (240, 2400),
             inject: store::spoiled,
+        },
+        Fault {
+            name: "disk",
+            what: "the local store's disk: full, full at start, read-only, out of inodes, write errors",
+            rounds: (5, 50),
+            inject: disk::troubled,
+        },
+        Fault {
+            name: "brokers",
+            what: "three brokers: a partition's leader, the transaction coordinator, the group coordinator killed; a freeze past the broker's session; a clean roll; two away",
+            rounds: (12, 150),
+            inject: brokers::away,
+        },
+        Fault {
+            name: "network",
+            what: "the network: cut, black hole both ways and one way, 200 ms delay, 5 % loss; requests and answers of each step of a commit, and of joining the group, lost and late (EndTxn answered late, EndTxn arriving late)",
+            rounds: (20, 200),
+            inject: network::disturbed,
         },
         Fault {
             name: "clock",

@@ -39,16 +39,18 @@ impl Deployment {
     pub fn at(kafka: &Kafka, name: &str, partitions: i32, extra: &str) -> Self {
         let input = unique(name);
         kafka.create_topic(&input, partitions, &[]);
-        Self {
-            kafka: kafka.clone(),
-            ..Self::on(input, partitions, extra)
-        }
+        Self::of(kafka, input, partitions, extra)
     }
 
     /// A deployment on a topic of the shared broker that exists, or will.
     pub fn on(input: String, partitions: i32, extra: &str) -> Self {
+        Self::of(broker(), input, partitions, extra)
+    }
+
+    /// A deployment on a topic of this cluster that exists, or will.
+    pub fn of(kafka: &Kafka, input: String, partitions: i32, extra: &str) -> Self {
         Self {
-            kafka: broker().clone(),
+            kafka: kafka.clone(),
             dir: TempDir::new().expect("a directory"),
             output: format!("{input}_dedup"),
             group: format!("{input}-group"),
@@ -130,6 +132,7 @@ impl Deployment {
             .iter()
             .map(|(point, action)| format!("{point}={action}"))
             .collect();
+        keep_own_files(&mut command);
         let child = command
             .args(["run", "-c"])
             .arg(&config)
@@ -221,6 +224,11 @@ impl Instance {
     }
 
     pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Kills it, and waits for its end.
+    pub fn end(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("its end");
     }
@@ -322,6 +330,22 @@ impl Drop for Instance {
             eprintln!("---- {}\n{}", self.log.display(), self.log_tail());
         }
     }
+}
+
+/// The service starts without the pipes of this process's Kafka clients, which librdkafka does not
+/// close on exec: its open files are counted.
+fn keep_own_files(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let close_on_exec = || {
+        let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+        // SAFETY: a system call on plain numbers; it changes descriptors' flags alone.
+        match unsafe { libc::close_range(3, libc::c_uint::MAX, flags) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call, and takes no memory and no lock.
+    unsafe { command.pre_exec(close_on_exec) };
 }
 
 /// As YAML, of which JSON is a part.
