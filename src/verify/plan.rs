@@ -67,7 +67,7 @@ pub struct Input {
     pub output_partitions: i32,
     /// The journal's runs of this partition, and whether older ones were trimmed.
     pub journal: Option<(Part, bool)>,
-    pub identity: u64,
+    pub identity: journal::Identity,
     /// What cannot be known, as far as it can be said before anything was read.
     pub doubts: Vec<String>,
     pub compacted: bool,
@@ -105,6 +105,7 @@ struct Survey<'a> {
 
 struct Topic {
     name: String,
+    id: Option<String>,
     partitions: i32,
     names: Names,
     output: TopicDescription,
@@ -219,6 +220,7 @@ impl<'a> Survey<'a> {
         }
         Ok(Some(Topic {
             name: name.to_owned(),
+            id: input.id.clone(),
             partitions: input.partitions,
             output,
             side,
@@ -369,9 +371,10 @@ impl<'a> Survey<'a> {
     ) -> Result<Input, Stop> {
         let config = self.order.config;
         let (low, end) = self.stable_watermarks(&topic.name, partition)?;
-        let identity = journal::identity(
+        let identity = journal::Identity::of(
             deployment_seed(&config.kafka.group_id),
             &topic.name,
+            topic.id.as_deref(),
             partition,
         );
         let journal = match &topic.journal {
@@ -466,13 +469,17 @@ impl<'a> Survey<'a> {
     }
 
     /// The first record that the first run of a journal knows of.
-    fn first_received(&self, part: &Part, identity: u64) -> Result<Option<i64>, Stop> {
+    fn first_received(
+        &self,
+        part: &Part,
+        identity: journal::Identity,
+    ) -> Result<Option<i64>, Stop> {
         let mut feeds = Feeds::open(self.order.config, vec![part.clone()], self.order.interrupt)?;
         let mut progress = Progress::new(0);
         while let Some(message) = feeds.pull(0, &mut progress)? {
             let run = Run::decode(message.payload().unwrap_or_default());
             if let Ok(run) = run
-                && run.identity == identity
+                && identity.has_written(&run)
             {
                 return Ok(Some(
                     run.offsets.iter().min().copied().unwrap_or(run.next_offset),

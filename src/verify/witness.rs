@@ -9,7 +9,7 @@ use super::feeds::Feeds;
 use super::judge::Wall;
 use super::progress::Progress;
 use crate::exit::Stop;
-use crate::journal::Run;
+use crate::journal::{Identity, Run};
 
 /// How far the clocks of broker and service may be apart.
 const SLACK_MS: i64 = 60_000;
@@ -18,7 +18,7 @@ const SLACK_MS: i64 = 60_000;
 pub struct Witness {
     /// The journal's feed, if there is a journal.
     feed: Option<usize>,
-    identity: u64,
+    identity: Identity,
     /// How long before its run a record may have been judged, in ms.
     transaction_ms: i64,
     /// Older runs were trimmed: the first that is there may not be the next one.
@@ -34,7 +34,7 @@ pub struct Witness {
 impl Witness {
     pub fn new(
         feed: Option<usize>,
-        identity: u64,
+        identity: Identity,
         trimmed: bool,
         transaction_ms: i64,
         now_ms: i64,
@@ -73,7 +73,7 @@ impl Witness {
             let (Ok(run), Some(written)) = (run, written) else {
                 continue;
             };
-            if run.identity != self.identity {
+            if !self.identity.has_written(&run) {
                 continue;
             }
             match self.current {

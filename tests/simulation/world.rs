@@ -1592,7 +1592,7 @@ impl<W: Seen> Process<W> {
 }
 
 fn identity(partition: usize) -> u64 {
-    kafka_dedup::journal::identity(1, "input", partition as i32)
+    kafka_dedup::journal::Identity::of(1, "input", None, partition as i32).own
 }
 
 fn trouble_of(outcome: Option<Result<Vec<i64>, Refused>>) -> Trouble {
