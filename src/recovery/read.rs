@@ -247,9 +247,11 @@ fn apply(
     let Some(job) = jobs.get_mut(&key) else {
         return Ok(());
     };
-    let (Stage::Read { next, .. }, Some(window)) = (&mut job.stage, &mut job.window) else {
+    let (Stage::Read { next, located, .. }, Some(window)) = (&mut job.stage, &mut job.window)
+    else {
         return Ok(());
     };
+    let low = located.journal_low;
     let offset = message.offset();
     if job.journal_next.is_some_and(|known| offset < known) {
         return Ok(());
@@ -283,6 +285,13 @@ fn apply(
         Ok(run) if !job.request.identity.has_written(&run) => Err(unusable(format!(
             "the run was written for another group, topic or partition, or for a topic {topic} that was deleted and created again"
         ))),
+        // Only trimming takes a journal's first runs away, and it moves the beginning.
+        Ok(run) if window.checkpoint().is_none() && low == 0 && run.first_ordinal > 0 => {
+            Err(unusable(format!(
+                "its first run begins with ordinal {}: the journal was deleted and created again",
+                run.first_ordinal
+            )))
+        }
         Ok(run) => match window.apply(&run, read) {
             Ok(()) => keep_up(window, job.sizing).map_err(Ended::Damaged),
             Err(broken) if job.may_not_fit => Err(Ended::Unfit(broken.to_string())),

@@ -88,6 +88,35 @@ impl Worker {
                 return Err(made_anew(&topic.name, &topic.names.journal, group));
             }
         }
+        known.iter().try_for_each(|topic| self.own_are_there(topic))
+    }
+
+    /// To a topic that has gone nothing can be delivered: better an end than time-outs for minutes.
+    fn own_are_there(&self, topic: &Topic) -> Result<(), Stop> {
+        let (names, group) = (&topic.names, &self.config.kafka.group_id);
+        let mut asked = vec![names.journal.as_str(), names.output.as_str()];
+        asked.extend(names.duplicates.as_deref());
+        asked.extend(names.rejected.as_deref());
+        let Ok(found) = self.admin.describe(&asked) else {
+            return Ok(());
+        };
+        if let Some(journal) = found.first()
+            && journal
+                .as_ref()
+                .is_none_or(|journal| is_another(&journal.id, &topic.journal_id))
+        {
+            return Err(Stop::contradiction(format!(
+                "the journal {} was deleted while the service ran: what was let through is no longer known to a restart. To begin anew: kafka-topics --delete --topic {}, and kafka-consumer-groups --delete-offsets --topic {} --group {group}, then start again",
+                names.journal, names.journal, topic.name
+            )));
+        }
+        for (name, found) in asked.iter().zip(found) {
+            if found.is_none() {
+                return Err(Stop::restart(format!(
+                    "the topic {name} was deleted while the service ran. Start again: it is created anew where output.create allows that"
+                )));
+            }
+        }
         Ok(())
     }
 

@@ -103,5 +103,11 @@ fn main() {
             rounds: (5, 20),
             inject: topics::taken_away,
         },
+        Fault {
+            name: "journal",
+            what: "the journal deleted, with the service up and down, with and without the store",
+            rounds: (5, 20),
+            inject: topics::journal_taken_away,
+        },
     ]);
 }

@@ -219,3 +219,43 @@ fn delete_offsets(it: &Deployment) {
         })
     });
 }
+
+/// The journal goes, and comes back empty, or with what was written since: the truth is not whole.
+pub fn journal_taken_away(rounds: &mut Rounds) {
+    while let Some(round) = rounds.next() {
+        let up = round.is_multiple_of(2);
+        let it = Deployment::new("untrue", 1, "");
+        it.kafka.produce(&it.input, 0, &records("old", 30));
+        let mut instance = it.start("one");
+        it.wait_until_caught_up(PATIENCE);
+        let before = it.kafka.read_partition(&it.output, 0);
+        if !up {
+            assert!(instance.terminate().success(), "{}", instance.log_tail());
+        }
+        it.kafka.delete_topic(&it.journal());
+        if !up {
+            instance = it.start("one");
+        }
+        stops_saying(&mut instance, &[&it.journal(), "no longer known"]);
+        // Nor is anything guessed without the store.
+        std::fs::remove_dir_all(&instance.store).expect("the store is removed");
+        let mut instance = it.start("one");
+        stops_saying(&mut instance, &[&it.journal(), "no longer known"]);
+        assert_eq!(it.kafka.read_partition(&it.output, 0), before);
+
+        it.kafka.delete_topic(&it.journal());
+        delete_offsets(&it);
+        let mut instance = it.start("one");
+        it.wait_until_caught_up(PATIENCE);
+        let output = it.kafka.read_partition(&it.output, 0);
+        let output: Vec<Rec> = output
+            .into_iter()
+            .skip(before.len())
+            .map(|it| it.1)
+            .collect();
+        let input = it.kafka.read_partition(&it.input, 0);
+        assert_eq!(output, filtered(&input), "{}", instance.log_tail());
+        assert!(instance.terminate().success(), "{}", instance.log_tail());
+        rounds.compared(60);
+    }
+}
