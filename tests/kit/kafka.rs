@@ -369,7 +369,7 @@ pub type Client = ThreadedProducer<Strict>;
 
 /// Waits until the broker has all records.
 pub fn flush(producer: &Client) {
-    producer.flush(Duration::from_secs(60)).expect("delivered");
+    producer.flush(Duration::from_secs(300)).expect("delivered");
     let failures = producer.client().context().0.lock().expect("the failures");
     let first = failures.first();
     assert!(

@@ -17,7 +17,8 @@ impl Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let (kafka, topic, stopped) = (kafka.clone(), topic.to_owned(), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
-            let producer = kafka.producer(&[]);
+            // A busy machine is no reason for a record to be given up.
+            let producer = kafka.producer(&[("message.timeout.ms", "300000")]);
             let mut dice = Dice(seed);
             let mut sent = 0u64;
             while !stopped.load(Ordering::Relaxed) {
