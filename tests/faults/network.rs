@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const FETCH: i16 = 1;
 const PRODUCE: i16 = 0;
+const LIST_OFFSETS: i16 = 2;
 const OFFSET_FETCH: i16 = 9;
 const JOIN_GROUP: i16 = 11;
 const HEARTBEAT: i16 = 12;
@@ -47,8 +48,10 @@ const fn hole(requests: bool, answers: bool) -> Weather {
     Weather::Hole { requests, answers }
 }
 
-const DISTURBANCES: [Disturbance; 40] = [
-    // The short form has the first twenty.
+const DISTURBANCES: [Disturbance; 41] = [
+    // The short form has the first 21.
+    // Where an assigned partition ends is answered only after it has been told where to go on.
+    AtStart(LIST_OFFSETS, Act::HoldAnswer(LATE), 1),
     All(Weather::Cut),
     All(BOTH_WAYS),
     All(hole(true, false)),
