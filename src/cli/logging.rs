@@ -19,6 +19,8 @@ pub fn start(log: &Log) -> Result<(), Stop> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.level)?)
         .with_ansi(stderr().is_terminal())
+        // Told on standard error, which is what just failed: that would be a panic.
+        .log_internal_errors(false)
         .with_writer(stderr);
     match log.format {
         LogFormat::Text => builder.finish().try_init(),

@@ -29,7 +29,7 @@ enum Trouble {
     /// not let one make it read-only while files are open for writing.
     ReadOnly,
     NoInodes,
-    /// Every write to a file fails.
+    /// Every write to a file fails, the log's too.
     WriteErrors,
 }
 

@@ -88,7 +88,7 @@ fn main() {
         Fault {
             name: "network",
             what: "the network: cut, black hole both ways and one way, 200 ms delay, 5 % loss; requests and answers of each step of a commit, and of joining the group, lost and late (EndTxn answered late, EndTxn arriving late)",
-            rounds: (20, 200),
+            rounds: (21, 200),
             inject: network::disturbed,
         },
         Fault {

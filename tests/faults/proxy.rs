@@ -22,6 +22,8 @@ use crate::kit::Dice;
 const LARGEST_FRAME: usize = 128 << 20;
 /// Frames under way, each way of a connection.
 const UNDER_WAY: usize = 256;
+/// Of these requests only a consumer's are caught: other clients ask them at any time.
+const LIST_OFFSETS: i16 = 2;
 /// How soon a change of the weather is felt.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -309,7 +311,7 @@ impl Network {
         let Some((api, correlation)) = request_header(frame) else {
             return true;
         };
-        match self.caught(api) {
+        match self.caught(api, frame) {
             None => true,
             Some(Act::LoseRequest) => {
                 self.struck.fetch_add(1, Ordering::SeqCst);
@@ -339,7 +341,10 @@ impl Network {
         }
     }
 
-    fn caught(&self, api: i16) -> Option<Act> {
+    fn caught(&self, api: i16, frame: &[u8]) -> Option<Act> {
+        if api == LIST_OFFSETS && !is_read_committed(frame) {
+            return None;
+        }
         let mut trap = self.trap.lock().expect("the trap");
         let trap = trap.as_mut().filter(|it| it.api == api && it.left > 0)?;
         trap.left -= 1;
@@ -387,6 +392,20 @@ fn request_header(frame: &[u8]) -> Option<(i16, i32)> {
     let api = frame.get(4..6)?.try_into().ok()?;
     let correlation = frame.get(8..12)?.try_into().ok()?;
     Some((i16::from_be_bytes(api), i32::from_be_bytes(correlation)))
+}
+
+/// Whether a ListOffsets request comes from a consumer of committed records: behind the client's id,
+/// and an empty list of tags from version 6 on, come `replica_id: i32`, `isolation_level: i8`.
+fn is_read_committed(frame: &[u8]) -> bool {
+    let number = |at: usize| {
+        let bytes = frame.get(at..at + 2)?.try_into().ok()?;
+        usize::try_from(i16::from_be_bytes(bytes)).ok()
+    };
+    let (Some(version), Some(id)) = (number(6), number(12)) else {
+        return false;
+    };
+    let body = 14 + id + usize::from(version >= 6);
+    frame.get(body + 4) == Some(&1)
 }
 
 /// The correlation id: it comes behind the length.
