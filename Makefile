@@ -7,7 +7,7 @@ demo: deps
 
 # Failpoints let the tests kill the service at each named step of a commit.
 test: deps
-	cargo test --locked --features failpoints,broken
+	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-3} cargo test --locked --features failpoints,broken
 
 # Full size, half an hour and 15 GB of memory; then the tables and plots of docs/benchmarks.md.
 # Nothing of them speaks TLS, so the OpenSSL build is left out.
