@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::keys::shown;
 use crate::exit::Stop;
 
 /// Where a value was written. The order is the order of the report: the file as a whole, its
@@ -38,6 +39,10 @@ pub struct Faults {
 impl Faults {
     pub(super) fn new(file: &str, mut faults: Vec<Fault>) -> Self {
         debug_assert!(!faults.is_empty(), "a refusal that does not say why");
+        // A key is whatever the file has there: also line ends, or a value with its secret.
+        for fault in &mut faults {
+            fault.key = shown(&fault.key);
+        }
         // Stable: faults of one line keep the order in which the keys are read.
         faults.sort_by(|a, b| a.place.cmp(&b.place));
         Self {

@@ -46,7 +46,10 @@ fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
         Content::Scalar { .. } | Content::List(_) | Content::Null => return wrong(node, EXPECTED),
     };
     let [Entry { key, node }] = entries.as_slice() else {
-        let names: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+        let names: Vec<String> = entries
+            .iter()
+            .map(|entry| keys::shown(&entry.key))
+            .collect();
         let sentence = match names.as_slice() {
             [] => format!("found an empty mapping, expected {EXPECTED}"),
             _ => format!(

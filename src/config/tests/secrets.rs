@@ -141,12 +141,17 @@ fn no_secret_is_shown_from_where_it_does_not_belong() {
         "window: {time: '${KAFKA_PASSWORD}'}\n",
         "sasl.password=hunter2: x\n",
         "\"a\\nhunter2\": x\n",
+        "\"a\\nhunter2\": '${'\n",
+        "sasl.password=hunter2: '${'\n",
         "sasl.password=hunter2: 1\nsasl.password=hunter2: 2\n",
     ] {
         let faults = faults_of(&format!("{LEAST}{wrong}"), &password).join("|");
         assert!(!faults.contains("hunter2"), "{faults}");
         assert!(!faults.contains('\n'), "{faults}");
     }
+    let sources = LEAST.replace("{from: key}", "{from: {\"a\\nb\": x, key: y}}");
+    let faults = faults_of(&sources, &[]).join("|");
+    assert!(!faults.contains('\n'), "{faults}");
     for kafka in [
         "sasl.password=hunter2",
         "{bootstrap_servers: 'SASL_SSL://me:hunter2@b:9092', group_id: g}",
