@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo test bench bench-small lint build deps deny clean
+.PHONY: demo test faults bench bench-small lint build deps deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -8,6 +8,10 @@ demo: deps
 # Failpoints let the tests kill the service at each named step of a commit.
 test: deps
 	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-3} cargo test --locked --features failpoints,broken
+
+# The long form of the fault campaign: hours. KAFKA_DEDUP_FAULTS_MINUTES=30 bounds each fault.
+faults: deps
+	KAFKA_DEDUP_FAULTS=long cargo test --locked --features failpoints,broken --test faults
 
 # Full size, half an hour and 15 GB of memory; then the tables and plots of docs/benchmarks.md.
 # Nothing of them speaks TLS, so the OpenSSL build is left out.

@@ -12,7 +12,7 @@ use crate::kit::Dice;
 /// One kind of fault.
 pub struct Fault {
     pub name: &'static str,
-    /// Its row in the table of docs/guarantees.md.
+    /// What is done, in a sentence.
     pub what: &'static str,
     /// Rounds of the short and of the long form.
     pub rounds: (u64, u64),

@@ -2,16 +2,16 @@
 //! while records flow. After every round the outputs are held against the reference model.
 //!
 //! ```text
-//! cargo test --features failpoints --test faults                 the short form, as in CI
-//! cargo test --features failpoints --test faults -- kill         some of the faults
+//! cargo test --features failpoints,broken --test faults                 the short form, as in CI
+//! cargo test --features failpoints,broken --test faults -- kill         some of the faults
 //! KAFKA_DEDUP_FAULTS=long ...                                    the long form
 //! KAFKA_DEDUP_FAULTS_MINUTES=30 ...                              no fault goes on for longer than this
 //! KAFKA_DEDUP_FAULTS_SEED=7 ...                                  other dice than the form's own
 //! KAFKA_DEDUP_FAULTS_HOLD=1 ...                                  a difference stops there, with brokers up
 //! ```
 //!
-//! Every fault tells what it did in `target/fault-results/<fault>.json`; `make guarantees` makes the
-//! table of docs/guarantees.md of these.
+//! Every fault tells what it did in `target/fault-results/<fault>.json`; a table of
+//! guarantees can be made of these.
 //!
 //! One file a family of faults. [`rig`] is what a round works with, [`campaign`] counts rounds.
 
