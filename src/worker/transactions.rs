@@ -107,7 +107,10 @@ impl Worker {
                     "the outcome of the transaction is in doubt; replacing the producer: {why}"
                 );
                 if broken::has(Bug::ProducerKeptAfterUnknownCommit) {
-                    return self.abort_and_rewind();
+                    self.open = None;
+                    self.scopes.active().for_each(|(_, scope)| scope.discard());
+                    self.rewind();
+                    return Ok(());
                 }
                 self.replace_producer()
             }

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,6 +62,17 @@ int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *
     if (!real)
         real = (int (*)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *))dlsym(
             RTLD_NEXT, "pthread_cond_timedwait");
+    struct timespec system = *until;
+    if (offset) system.tv_sec -= *offset;
+    return real(condition, mutex, &system);
+}
+
+/* What librdkafka waits with, where libc has C11 threads. */
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex,
+                  const struct timespec *restrict until) {
+    static int (*real)(cnd_t *, mtx_t *, const struct timespec *);
+    if (!real)
+        real = (int (*)(cnd_t *, mtx_t *, const struct timespec *))dlsym(RTLD_NEXT, "cnd_timedwait");
     struct timespec system = *until;
     if (offset) system.tv_sec -= *offset;
     return real(condition, mutex, &system);
