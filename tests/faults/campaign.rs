@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::kit::Dice;
 
@@ -93,20 +93,31 @@ fn inject(fault: &'static Fault) {
     eprintln!("{}: {} rounds, seed {seed}", fault.name, rounds.of);
     (fault.inject)(&mut rounds);
     assert!(rounds.records > 0, "nothing was compared");
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/fault-results");
-    fs::create_dir_all(&directory).expect("a directory for results");
-    let result = json!({
-        "fault": fault.name,
-        "what": fault.what,
-        "rounds": rounds.done,
-        "records": rounds.records,
-        "seconds": started.elapsed().as_secs(),
-        "form": if long { "long" } else { "short" },
-        "seed": seed,
-    });
-    fs::write(
-        directory.join(format!("{}.json", fault.name)),
-        format!("{result:#}\n"),
-    )
-    .expect("the result is written");
+    let outcome = Outcome {
+        fault: fault.name.to_owned(),
+        rounds: rounds.done,
+        records: rounds.records,
+        seconds: started.elapsed().as_secs(),
+        form: if long { "long" } else { "short" }.to_owned(),
+        seed,
+    };
+    fs::create_dir_all(results()).expect("a directory for results");
+    let text = serde_json::to_string_pretty(&outcome).expect("JSON");
+    let path = results().join(format!("{}.json", fault.name));
+    fs::write(path, text + "\n").expect("the result is written");
+}
+
+/// What a fault did, for the table of docs/guarantees.md.
+#[derive(Serialize, Deserialize)]
+pub struct Outcome {
+    pub fault: String,
+    pub rounds: u64,
+    pub records: u64,
+    pub seconds: u64,
+    pub form: String,
+    pub seed: u64,
+}
+
+pub fn results() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/fault-results")
 }
