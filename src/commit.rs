@@ -10,6 +10,7 @@
 //!
 //! What goes wrong is named by its consequence, [`Trouble`]; the worker acts on that alone.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -136,7 +137,7 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
 pub fn commit(
     sink: &Sink,
     scopes: &mut Scopes,
-    membership: Option<&ConsumerGroupMetadata>,
+    membership: Option<ConsumerGroupMetadata>,
     open: &Open,
     config: &Config,
     metrics: &Metrics,
@@ -152,7 +153,7 @@ pub fn commit(
     };
     let started = Instant::now();
     let deadline = open.deadline(config);
-    send_offsets(sink, &offsets, membership, deadline)?;
+    send_offsets(sink, &offsets, &Arc::new(membership), deadline)?;
     fail::fail_point!("offsets-sent", |_| crate::exit::die());
     metrics.observe_step("offsets", started.elapsed());
     let started = Instant::now();
@@ -171,7 +172,7 @@ pub fn commit(
 fn send_offsets(
     sink: &Sink,
     offsets: &TopicPartitionList,
-    membership: &ConsumerGroupMetadata,
+    membership: &Arc<ConsumerGroupMetadata>,
     deadline: Instant,
 ) -> Result<(), Trouble> {
     if broken::has(Bug::OffsetsOutsideTransaction) {

@@ -4,7 +4,7 @@
 //! When a transaction begins and ends is decided in [`crate::commit`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -18,6 +18,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use crate::broken::{self, Bug};
 use crate::config::Config;
 use crate::exit::Stop;
+use crate::kafka::bounded::within;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 
@@ -146,7 +147,8 @@ impl ProducerContext for SinkContext {
 
 /// The transactional producer of one worker.
 pub struct Sink {
-    producer: ThreadedProducer<SinkContext>,
+    /// Shared with the call that is under way, and for good with one that was given up.
+    producer: Arc<ThreadedProducer<SinkContext>>,
     /// Records handed to this producer since it was made.
     sent: u64,
     /// The records of the open transaction, by their index in it.
@@ -172,7 +174,7 @@ impl Sink {
                 ))
             })?;
         Ok(Self {
-            producer,
+            producer: Arc::new(producer),
             sent: 0,
             origins: Vec::new(),
         })
@@ -180,7 +182,9 @@ impl Sink {
 
     /// Takes the transactional id over: what its last user left open is ended first.
     pub fn init(&self, timeout: Duration) -> KafkaResult<()> {
-        self.producer.init_transactions(timeout)
+        within(timeout, "init", &self.producer, move |producer| {
+            producer.init_transactions(timeout)
+        })
     }
 
     /// Begins a transaction.
@@ -288,16 +292,22 @@ impl Sink {
     pub fn send_offsets(
         &self,
         offsets: &TopicPartitionList,
-        membership: &ConsumerGroupMetadata,
+        membership: &Arc<ConsumerGroupMetadata>,
         timeout: Duration,
     ) -> KafkaResult<()> {
-        self.producer
-            .send_offsets_to_transaction(offsets, membership, timeout)
+        let (offsets, membership) = (offsets.clone(), Arc::clone(membership));
+        within(timeout, "offsets", &self.producer, move |producer| {
+            fail::fail_point!("offsets-hang");
+            producer.send_offsets_to_transaction(&offsets, &membership, timeout)
+        })
     }
 
     /// Commits. Nothing may be in flight.
     pub fn commit(&self, timeout: Duration) -> KafkaResult<()> {
-        self.producer.commit_transaction(timeout)
+        within(timeout, "commit", &self.producer, move |producer| {
+            fail::fail_point!("commit-hang");
+            producer.commit_transaction(timeout)
+        })
     }
 
     /// Aborts. What is in flight is ended by librdkafka; never purge before (the next transaction
@@ -307,7 +317,10 @@ impl Sink {
             self.producer
                 .purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
         }
-        self.producer.abort_transaction(timeout)
+        within(timeout, "abort", &self.producer, move |producer| {
+            fail::fail_point!("abort-hang");
+            producer.abort_transaction(timeout)
+        })
     }
 
     /// Makes the producer look at a topic again, when its partitions may have grown.

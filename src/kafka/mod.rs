@@ -2,8 +2,10 @@
 //! librdkafka offers and its Rust wrapper does not.
 //!
 //! [`clients`] decides every client property in one place, [`context`] turns librdkafka's own log
-//! into ours, [`describe`] holds the foreign function calls. Nothing here knows what a duplicate is.
+//! into ours, [`describe`] holds the foreign function calls, [`bounded`] gives up the calls that do not
+//! come back. Nothing here knows what a duplicate is.
 
+pub mod bounded;
 pub mod clients;
 pub mod context;
 pub mod describe;

@@ -76,6 +76,9 @@ const FENCES: usize = 3;
 const FENCE_MEMORY: Duration = Duration::from_secs(120);
 /// Producers replaced in a row without a commit in between.
 const REPLACEMENTS: u32 = 20;
+/// Calls into the client library that never came back, after which a new process is the better one: each
+/// holds a client with its threads and sockets.
+const CALLS_GIVEN_UP: usize = 4;
 /// A transaction commits early after this many records had to be sent alone.
 const ALONE_PER_TRANSACTION: usize = 100;
 

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::broken::{self, Bug};
+use crate::kafka::bounded;
 
 /// Transactions aborted in a row, after which it is no passing trouble.
 const ABORTS_NOT_READY: u32 = 3;
@@ -68,7 +69,7 @@ impl Worker {
         commit::commit(
             sink,
             &mut self.scopes,
-            membership.as_ref(),
+            membership,
             open,
             &self.config,
             metrics,
@@ -236,6 +237,12 @@ impl Worker {
         if self.replacements > REPLACEMENTS {
             return Err(Stop::restart(format!(
                 "{REPLACEMENTS} producers in a row could not commit a single transaction; see the warnings above"
+            )));
+        }
+        if bounded::given_up() > CALLS_GIVEN_UP {
+            return Err(Stop::restart(format!(
+                "{} calls into the client library have not come back; a new process has none of them. See the warnings above",
+                bounded::given_up()
             )));
         }
         self.shared.metrics.producer_rebuilds.inc();

@@ -330,7 +330,28 @@ impl Reader {
                     .fetch_watermarks(&self.topic, self.partition, Duration::from_secs(10));
             match ends {
                 Ok((_, high)) => return high,
-                Err(error) if Instant::now() > deadline => panic!("end of {}: {error}", self.topic),
+                Err(error) if Instant::now() > deadline => {
+                    let known = self
+                        .ends
+                        .fetch_metadata(Some(&self.topic), Duration::from_secs(10));
+                    let known = known.map(|known| {
+                        let partitions = known.topics().iter().flat_map(|it| it.partitions());
+                        let told = |it: &rdkafka::metadata::MetadataPartition| {
+                            format!(
+                                "{} is led by {}, in sync {:?}",
+                                it.id(),
+                                it.leader(),
+                                it.isr()
+                            )
+                        };
+                        partitions.map(told).collect::<Vec<_>>()
+                    });
+                    if std::env::var_os("KAFKA_DEDUP_FAULTS_HOLD").is_some() {
+                        eprintln!("held: {error} {known:?}");
+                        std::thread::sleep(Duration::from_secs(86400));
+                    }
+                    panic!("end of {}: {error}; partitions: {known:?}", self.topic)
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::exactly_once::by_header;
 use crate::kit::stream::Stream;
-use crate::kit::{Deployment, Dice, broker};
+use crate::kit::{self, Deployment, Dice, broker};
 
 /// Rounds of the fault tests: short unless told otherwise.
 pub fn rounds(short: usize) -> usize {
@@ -161,4 +161,35 @@ fn terminated_in_mid_transaction() {
     let mut instance = deployment.start("one");
     assert_quiet_and_equal(&deployment);
     assert!(instance.terminate().success());
+}
+
+/// The client library's own timeouts do not always hold (see `kafka::bounded`).
+#[test]
+fn a_call_that_never_comes_back_is_given_up() {
+    let once = "4*off->1*sleep(86400000)->off";
+    for hung in [
+        &[("offsets-hang", once)][..],
+        &[("commit-hang", once)],
+        &[
+            ("abort-hang", "1*sleep(86400000)->off"),
+            ("offsets-refused", "4*off->1*return->off"),
+        ],
+    ] {
+        let deployment = Deployment::new("hung", 2, "transaction: {interval: 30ms, timeout: 4s}\n");
+        let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 42);
+        let mut instance = deployment.start_with("one", hung);
+        instance.wait_until_ready();
+        kit::wait_for("the call to be given up", Duration::from_secs(60), || {
+            instance.metric("kafka_dedup_producer_rebuilds_total") > 0.0
+        });
+        assert!(
+            instance.log_text().contains("given up"),
+            "{}",
+            instance.log_tail()
+        );
+        let sent = stream.finish();
+        assert!(sent > 1000, "records flowed: {sent}");
+        assert_quiet_and_equal(&deployment);
+        assert!(instance.terminate().success(), "{}", instance.log_tail());
+    }
 }
