@@ -80,6 +80,7 @@ pub fn prepare(
     open: &Open,
     config: &Config,
 ) -> Result<(), Trouble> {
+    fail::fail_point!("prepare", |_| crate::exit::die());
     let deadline = open.deadline(config);
     for (place, scope) in scopes.active() {
         if !(scope.touched && (scope.must_write_run || scope.window.is_dirty())) {

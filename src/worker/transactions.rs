@@ -62,9 +62,10 @@ impl Worker {
         }
         let membership = self.source.as_ref().and_then(Source::membership);
         #[cfg(feature = "broken")]
-        let membership = match membership {
-            Some(_) if broken::has(Bug::NoGeneration) => broken::as_nobody(&self.config),
-            honest => honest,
+        let membership = if broken::has(Bug::NoGeneration) {
+            broken::as_nobody(&self.config)
+        } else {
+            membership
         };
         commit::commit(
             sink,
