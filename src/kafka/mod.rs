@@ -3,9 +3,12 @@
 //!
 //! [`clients`] decides every client property in one place, [`context`] turns librdkafka's own log
 //! into ours, [`describe`] holds the foreign function calls, [`bounded`] gives up the calls that do not
-//! come back. Nothing here knows what a duplicate is.
+//! come back, [`watermarks`] asks for a partition's bounds. Nothing here knows what a duplicate is.
 
 pub mod bounded;
 pub mod clients;
 pub mod context;
 pub mod describe;
+mod watermarks;
+
+pub use watermarks::watermarks;

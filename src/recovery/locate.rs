@@ -10,6 +10,7 @@ use super::{Key, Located, PATIENCE, Request, Room, Stage, Trouble};
 use crate::broken::{self, Bug};
 use crate::config::Start;
 use crate::exit::Stop;
+use crate::kafka;
 use crate::kafka::describe;
 
 impl Room {
@@ -93,11 +94,9 @@ impl Room {
             } else {
                 &self.observer
             };
-            observer
-                .fetch_watermarks(topic, partition, PATIENCE * 5)
-                .map_err(|error| {
-                    Trouble::Later(format!("watermarks of {topic}-{partition}: {error}"))
-                })
+            kafka::watermarks(observer, topic, partition, PATIENCE * 5).map_err(|error| {
+                Trouble::Later(format!("watermarks of {topic}-{partition}: {error}"))
+            })
         };
         let (journal_low, journal_high) = watermarks(&request.journal)?;
         let (input_low, input_high) = watermarks(topic)?;

@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::arguments::Order;
 use crate::exit::Stop;
+use crate::kafka;
 use crate::kafka::clients::{self, scanner_config};
 use crate::kafka::context::Logged;
 use crate::topics::admin::{TIMEOUT, is_absent, is_forbidden};
@@ -109,7 +110,9 @@ fn watermarks(
     partition: i32,
 ) -> Result<(i64, i64), Stop> {
     let what = format!("the offsets of {topic}, partition {partition}");
-    patiently(&what, || client.fetch_watermarks(topic, partition, TIMEOUT))
+    patiently(&what, || {
+        kafka::watermarks(client, topic, partition, TIMEOUT)
+    })
 }
 
 /// Moves every start to the first record that is not older, or to the end where there is none.

@@ -24,6 +24,7 @@ use crate::kafka::context::{Logged, advice};
 use crate::kafka::describe::{
     self, ClusterDescription, DescribedTopic, NoAnswer, Permission, TopicDescription,
 };
+use crate::kafka::watermarks;
 
 /// One question may take this long.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -246,14 +247,12 @@ impl Admin {
 
     /// Low and true high watermark of a partition, asked of its leader.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), PrepareError> {
-        self.observer
-            .fetch_watermarks(topic, partition, TIMEOUT)
-            .map_err(|error| {
-                self.retry(
-                    &format!("watermarks of {topic} partition {partition} are not known"),
-                    &error,
-                )
-            })
+        watermarks(&self.observer, topic, partition, TIMEOUT).map_err(|error| {
+            self.retry(
+                &format!("watermarks of {topic} partition {partition} are not known"),
+                &error,
+            )
+        })
     }
 
     /// The cluster's id, nodes, and what may be done with the cluster as a whole.

@@ -21,6 +21,7 @@ use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::deployment_seed;
 use crate::journal::{self, Run};
+use crate::kafka;
 use crate::kafka::clients::scanner_config;
 use crate::kafka::context::Logged;
 use crate::kafka::describe::TopicDescription;
@@ -558,8 +559,7 @@ impl<'a> Survey<'a> {
 
     fn stable_watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Stop> {
         patiently(&format!("the offsets of {topic}-{partition}"), || {
-            self.stable
-                .fetch_watermarks(topic, partition, TIMEOUT)
+            kafka::watermarks(&self.stable, topic, partition, TIMEOUT)
                 .map_err(|error| error.to_string())
         })
     }

@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::Config;
 use crate::exit::Stop;
 use crate::inspect::Asked;
+use crate::kafka;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 
@@ -138,7 +139,7 @@ impl<'a> Reader<'a> {
 
     /// Nothing came for a long time: an open transaction is in the way, or Kafka is.
     fn stuck(&self, journal: &str, partition: i32, at: i64) -> Result<End, Stop> {
-        match self.consumer.fetch_watermarks(journal, partition, PATIENCE) {
+        match kafka::watermarks(&self.consumer, journal, partition, PATIENCE) {
             Ok(_) => Ok(End::Open(at)),
             Err(error) => Err(self.lost(journal, partition, &error.to_string())),
         }
