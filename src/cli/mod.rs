@@ -9,6 +9,7 @@ pub mod logging;
 pub mod run;
 mod signals;
 mod supervisor;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use crate::cli::logging;
 use crate::cli::signals::Signals;
-use crate::cli::supervisor::{LEAVE_TIMEOUT, supervise};
+use crate::cli::supervisor::{LEAVE_TIMEOUT, LOOK, supervise};
+use crate::cli::watchdog::Watchdog;
 use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window, environment, load};
 use crate::exit::Stop;
 use crate::http::health::{Condition, Health, worker_component};
@@ -20,10 +21,12 @@ use crate::http::server::{self, Site};
 use crate::http::status::Status;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::worker::{self, Shared};
+use crate::worker::{self, Pulse, Shared};
 
 /// How long answers that are under way may hold up the end.
 const HTTP_END_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a worker may stay at one step, beyond two transaction time-outs.
+const STEP_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the service until it is told to stop.
 ///
@@ -57,8 +60,10 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         Arc::clone(&site.metrics),
         site.health.clone(),
     )?;
+    let pulses = (0..config.workers).map(|_| Pulse::default()).collect();
     let shared = Shared {
         store,
+        pulses,
         metrics: site.metrics,
         health: site.health,
         status: site.status,
@@ -89,7 +94,11 @@ fn run_workers(config: &Arc<Config>, shared: &Shared) -> Result<(), Stop> {
         .map(|index| worker::spawn(index, Arc::clone(config), shared.clone(), ended.clone()))
         .collect();
     drop(ended);
-    supervise(workers, &worker_ended, &shared.shutdown, LEAVE_TIMEOUT)
+    // A step waits for a transaction and its abort at most; the rest is room for slow brokers and disks.
+    let limit = 2 * config.transaction.timeout + STEP_LIMIT;
+    let watchdog = Watchdog::new(Arc::clone(&shared.pulses), LOOK, limit);
+    let shutdown = &shared.shutdown;
+    supervise(workers, &worker_ended, shutdown, LEAVE_TIMEOUT, watchdog)
 }
 
 /// Two threads: HTTP and signals need no more, the records run on the workers' own.

@@ -6,7 +6,7 @@
 //!    |                               |
 //!    |--a worker fails------------>  '--all ended--> exit with the first failure
 //!    |                               '--30 s-------> exit with the first failure, else 75
-//!    '--the wall clock was set back----------------> exit 75 at once
+//!    '--a worker does not go on, or the wall clock was set back--> exit 75 at once
 //! ```
 
 use std::any::Any;
@@ -17,12 +17,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cli::clock::WallClock;
+use crate::cli::watchdog::Watchdog;
 use crate::exit::Stop;
 
 /// How long workers may take to commit and leave.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the shutdown flag, and threads that died without a word, are looked for.
-const LOOK: Duration = Duration::from_millis(100);
+pub const LOOK: Duration = Duration::from_millis(100);
 
 /// What a worker says when it ends: its index, and how.
 pub type Ended = (usize, Result<(), Stop>);
@@ -32,12 +33,13 @@ pub type Ended = (usize, Result<(), Stop>);
 ///
 /// # Errors
 /// The first worker's failure; else [`Stop::restart`] when some did not leave in time. Restart, at
-/// once, when the wall clock was set back: the workers may not hear of anything then.
+/// once, when the wall clock was set back or the watchdog barks: workers may not hear of anything then.
 pub fn supervise(
     workers: Vec<JoinHandle<()>>,
     ended: &Receiver<Ended>,
     shutdown: &AtomicBool,
     leave_timeout: Duration,
+    mut watchdog: Watchdog,
 ) -> Result<(), Stop> {
     let mut workers: Vec<Option<JoinHandle<()>>> = workers.into_iter().map(Some).collect();
     let mut running: BTreeSet<usize> = (0..workers.len()).collect();
@@ -46,6 +48,7 @@ pub fn supervise(
     let mut clock = WallClock::now();
     while !running.is_empty() {
         clock.look()?;
+        watchdog.look(&running)?;
         let news = match ended.recv_timeout(LOOK) {
             Ok(news) => Some(news),
             Err(RecvTimeoutError::Timeout) => None,

@@ -13,6 +13,7 @@ mod discovery;
 mod housekeeping;
 pub mod judge;
 mod partitions;
+mod pulse;
 pub mod scope;
 mod transactions;
 
@@ -42,6 +43,7 @@ use crate::topics::prepare::prepare;
 use crate::topics::trim::Trimmer;
 use crate::topics::{self, Admin, PrepareError};
 use crate::window::{Counts, SeenWindow};
+pub use pulse::Pulse;
 use scope::{Recovering, Scope, Scopes, Tally, Topic};
 
 /// What the workers of a process share.
@@ -53,6 +55,8 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// Set when the process is to end: commit, leave the group, return.
     pub shutdown: Arc<AtomicBool>,
+    /// One a worker.
+    pub pulses: Arc<[Pulse]>,
     pub runtime: tokio::runtime::Handle,
 }
 
@@ -207,27 +211,42 @@ impl Worker {
     fn run(&mut self) -> Result<(), Stop> {
         while !self.shutting_down() {
             if self.sink.is_none() {
+                self.at("taking its transactional id over");
                 self.take_over_transactional_id()?;
                 continue;
             }
             if Instant::now() >= self.next_discovery {
+                self.at("looking for topics");
                 self.discover_topics()?;
             }
+            self.at("starting restored partitions");
             self.start_restored();
             self.pin_start_positions()?;
+            self.at("polling and judging");
             self.poll_and_judge()?;
+            self.at("handing partitions over");
             self.handle_rebalances()?;
             self.take_recovered()?;
+            self.at("tending windows");
             self.tend_windows()?;
             if self.commit_is_due() {
+                self.at("committing");
                 self.close_transaction()?;
             }
             if Instant::now() >= self.next_housekeeping {
+                self.at("keeping house");
                 self.keep_house()?;
             }
         }
         tracing::info!(worker = self.index, "stopping: committing what is open");
         self.close_transaction()
+    }
+
+    /// Says what comes next, for the watchdog.
+    fn at(&self, step: &'static str) {
+        if let Some(pulse) = self.shared.pulses.get(self.index) {
+            pulse.beat(step);
+        }
     }
 
     /// Leaves the group and lets go of everything, whatever the outcome was.

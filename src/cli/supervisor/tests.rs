@@ -6,6 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::exit::Status;
+use crate::worker::Pulse;
 
 type Part = Box<dyn FnOnce(usize, Sender<Ended>, Arc<AtomicBool>) + Send>;
 
@@ -23,7 +24,18 @@ fn ends_with(result: Result<(), Stop>) -> Part {
 }
 
 fn play(parts: Vec<Part>, asked_to_leave: bool, leave_timeout: Duration) -> Result<(), Stop> {
+    watched(parts, asked_to_leave, leave_timeout, AMPLE)
+}
+
+/// The parts have no pulse at all.
+fn watched(
+    parts: Vec<Part>,
+    asked_to_leave: bool,
+    leave_timeout: Duration,
+    step_limit: Duration,
+) -> Result<(), Stop> {
     let (sender, ended) = channel();
+    let count = parts.len();
     let shutdown = Arc::new(AtomicBool::new(asked_to_leave));
     let workers = parts
         .into_iter()
@@ -34,7 +46,9 @@ fn play(parts: Vec<Part>, asked_to_leave: bool, leave_timeout: Duration) -> Resu
         })
         .collect();
     drop(sender);
-    supervise(workers, &ended, &shutdown, leave_timeout)
+    let pulses = (0..count).map(|_| Pulse::default()).collect();
+    let watchdog = Watchdog::new(pulses, LOOK, step_limit);
+    supervise(workers, &ended, &shutdown, leave_timeout, watchdog)
 }
 
 const AMPLE: Duration = Duration::from_secs(20);
@@ -111,4 +125,15 @@ fn a_worker_that_leaves_unasked_or_without_a_word_is_a_defect() {
         stop.status == Status::Internal && stop.sentence.contains("without a reason"),
         "{stop}"
     );
+}
+
+#[test]
+fn a_worker_that_does_not_go_on_ends_the_process_without_waiting_for_it() {
+    let hangs: Part = Box::new(|_, ended, _| {
+        thread::sleep(AMPLE * 10);
+        drop(ended);
+    });
+    let stop = watched(vec![hangs], false, AMPLE, 3 * LOOK).unwrap_err();
+    assert_eq!(stop.status, Status::Restart);
+    assert!(stop.sentence.contains("does not come back"), "{stop}");
 }
