@@ -4,7 +4,7 @@
 //! its own time, between two polls, after it has committed or aborted what is open (I6). It may
 //! touch the consumer and nothing else.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -211,6 +211,24 @@ impl Source {
     /// The high watermark that the last fetch of this partition brought, if any.
     pub fn cached_high_watermark(&self, topic: &str, partition: i32) -> Option<i64> {
         describe::cached_watermarks(&self.consumer, topic, partition).map(|(_, high)| high)
+    }
+
+    /// The positions that are known: behind the last record that was delivered, and behind all markers and
+    /// aborted records after it. Unknown after a seek until something comes.
+    pub fn positions(&self) -> HashMap<Partition, i64> {
+        let Ok(positions) = self.consumer.position() else {
+            return HashMap::new();
+        };
+        let elements = positions.elements();
+        let known = elements
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => {
+                    Some(((element.topic().to_owned(), element.partition()), offset))
+                }
+                _ => None,
+            });
+        known.collect()
     }
 
     /// What librdkafka said last when something was wrong.

@@ -74,6 +74,46 @@ impl Worker {
         Ok(())
     }
 
+    /// Where an input ends in markers or aborted records, no record will ever tell that they have been
+    /// passed. When nothing else has come for a while, the position itself is committed: retention can
+    /// then take all of the input, and nothing that looks unread.
+    pub(super) fn commit_idle_positions(&mut self) -> Result<(), Stop> {
+        let (None, Some(source), Some(sink)) = (&self.open, &self.source, &mut self.sink) else {
+            return Ok(());
+        };
+        let positions = source.positions();
+        let now = Instant::now();
+        let mut any = false;
+        for (_, scope) in self.scopes.active() {
+            let key = scope.partition_key();
+            // What was delivered has been judged, unless it is to be read again.
+            let read_again = self.to_start.iter().any(|(partition, _)| *partition == key);
+            let position = positions.get(&key).copied();
+            let Some(position) = position.filter(|it| !read_again && *it > scope.next_offset)
+            else {
+                scope.passed = None;
+                continue;
+            };
+            let (passed, since) = *scope.passed.get_or_insert((position, now));
+            if passed != position {
+                scope.passed = Some((position, now));
+            } else if now.duration_since(since) >= IDLE {
+                scope.passed = None;
+                scope.next_offset = position;
+                scope.touched = true;
+                any = true;
+            }
+        }
+        if !any {
+            return Ok(());
+        }
+        match commit::begin(sink) {
+            Ok(open) => self.open = Some(open),
+            Err(trouble) => return self.resolve(trouble),
+        }
+        self.close_transaction()
+    }
+
     /// Some of the windows' work beside the verdicts: slices to the store, the filter's size. Windows
     /// take turns, and all together take a few milliseconds.
     pub(super) fn tend_windows(&mut self) -> Result<(), Stop> {

@@ -69,6 +69,8 @@ const RECORDS_PER_ROUND: usize = 2_000;
 const TENDING: Duration = Duration::from_millis(4);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const TRIM_INTERVAL: Duration = Duration::from_secs(5);
+/// How long an input is silent before markers at its end are committed past.
+const IDLE: Duration = Duration::from_secs(10);
 /// How long Kafka may stay out of reach at start before the process says so and ends (69).
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// One attempt at taking the transactional id over.
@@ -236,6 +238,7 @@ impl Worker {
             if Instant::now() >= self.next_housekeeping {
                 self.at("keeping house");
                 self.keep_house()?;
+                self.commit_idle_positions()?;
             }
         }
         tracing::info!(worker = self.index, "stopping: committing what is open");

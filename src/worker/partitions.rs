@@ -159,6 +159,7 @@ impl Worker {
             refused: std::collections::BTreeMap::new(),
             suspects: std::collections::BTreeSet::new(),
             trimmed_to: 0,
+            passed: None,
         };
         scope.report_window();
         self.to_start.push((scope.partition_key(), input_offset));

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::source::Partition;
@@ -93,6 +94,8 @@ pub struct Scope {
     pub suspects: BTreeSet<i64>,
     /// The journal offset below which trimming was asked for last.
     pub trimmed_to: i64,
+    /// A position beyond `next_offset`, with no record in between, and since when it has been there.
+    pub passed: Option<(i64, Instant)>,
     pub metrics: PartitionMetrics,
 }
 

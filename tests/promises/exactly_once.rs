@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::producer::Producer;
 
 use crate::kit::expected::{Limits, expect_forwarded};
-use crate::kit::{Deployment, Dice, Rec, broker, flush, now_ms, send, unique};
+use crate::kit::{Deployment, Dice, Rec, broker, flush, now_ms, send, unique, wait_for};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -156,6 +156,53 @@ fn every_compression_and_aborted_transactions_upstream() {
         assert_eq!(input.len(), 2000, "aborted records are not input");
         by_header(input)
     });
+    assert!(instance.terminate().success());
+}
+
+/// Without it the offset before the last marker stays committed, and retention that takes all of an idle
+/// input takes, by that offset, what was never read.
+#[test]
+fn an_idle_input_is_committed_past_its_last_marker() {
+    let deployment = Deployment::new("idle", 2, "");
+    let producer = broker().producer(&[("transactional.id", &unique("upstream"))]);
+    let patience = Duration::from_secs(30);
+    producer.init_transactions(patience).expect("initialised");
+    let record = Rec::with_id("once", now_ms() - 60_000);
+    // One partition holds records and markers, the other an aborted record and its marker alone.
+    producer.begin_transaction().expect("begun");
+    send(&producer, &deployment.input, 0, &record);
+    producer.commit_transaction(patience).expect("committed");
+    producer.begin_transaction().expect("begun");
+    send(&producer, &deployment.input, 0, &record);
+    send(&producer, &deployment.input, 1, &record);
+    producer.flush(patience).expect("delivered");
+    producer.abort_transaction(patience).expect("aborted");
+    let ends = [0, 1].map(|partition| {
+        let watermarks = broker().watermarks(&deployment.input, partition, "read_uncommitted");
+        watermarks.1
+    });
+    assert_eq!(ends, [4, 2], "records and markers");
+    let mut instance = deployment.start("one");
+    for (partition, end) in (0..).zip(ends) {
+        wait_for("the end to be committed", Duration::from_secs(60), || {
+            broker().committed(&deployment.group, &deployment.input, partition) == Some(end)
+        });
+        broker().delete_before(&deployment.input, partition, end);
+    }
+    assert_eq!(instance.metric("kafka_dedup_records_received_total"), 1.0);
+    assert!(instance.terminate().success());
+
+    let mut instance = deployment.start("one");
+    instance.wait_until_ready();
+    broker().produce(&deployment.input, 0, std::slice::from_ref(&record));
+    broker().produce(&deployment.input, 1, std::slice::from_ref(&record));
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    for partition in [0, 1] {
+        // It is a duplicate in the one, and was never let through in the other.
+        let output = broker().read_partition(&deployment.output, partition);
+        assert_eq!(output.len(), 1, "partition {partition}");
+    }
+    assert_eq!(instance.metric("kafka_dedup_records_duplicate_total"), 1.0);
     assert!(instance.terminate().success());
 }
 
