@@ -5,8 +5,8 @@
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
 //! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and
-//! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, and
-//! [`mod@inspect`] says what a deployment remembers, and [`verify`] whether what came out is what had to.
+//! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, [`plan`] what
+//! a deployment takes, [`mod@inspect`] says what a deployment remembers, and [`verify`] whether what came out is what had to.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -24,6 +24,7 @@ pub mod journal;
 pub mod kafka;
 pub mod metrics;
 pub mod partitioner;
+pub mod plan;
 pub mod recovery;
 pub mod scan;
 pub mod sink;

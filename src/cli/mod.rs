@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
 use crate::inspect::{self, InspectArgs};
+use crate::plan::{self, PlanArgs};
 use crate::scan::{self, ScanArgs};
 use crate::verify::{self, VerifyArgs};
 
@@ -29,6 +30,8 @@ Examples:
   kafka-dedup demo                      see it work on this machine
   kafka-dedup scan orders -b broker:9092 --id header:message-id
                                         how many duplicates are there, and how old?
+  kafka-dedup plan --rate 5000 --window 24h
+                                        what it will take: memory, disk, journal, traffic
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
   kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
@@ -67,6 +70,8 @@ enum Command {
     },
     /// Say how many duplicates a topic holds, and of what age, before anything is deployed
     Scan(Box<ScanArgs>),
+    /// Say what memory, disk, journal and traffic a rate and a window take
+    Plan(PlanArgs),
     /// Show what the store and the journal hold, and whether an id was seen
     Inspect(InspectArgs),
     /// Audit the output against the input: each id once, in order, nothing missing, nothing altered
@@ -106,6 +111,7 @@ impl Command {
             Self::Run { config } => run::run(&config),
             Self::Check { config, offline } => check::run(&config, offline),
             Self::Scan(arguments) => scan::run(*arguments),
+            Self::Plan(arguments) => plan::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
@@ -154,6 +160,10 @@ mod tests {
             &["inspect", "-c", "f.yaml", "--id", "a", "--id-hex", "61"],
             &["inspect", "-c", "f.yaml", "--partition", "-1"],
             &["verify"],
+            &["plan"],
+            &["plan", "--rate", "-1"],
+            &["plan", "--rate", "5", "--duplicates", "101%"],
+            &["plan", "--rate", "5", "--instances", "0"],
             &["verify", "-c", "f.yaml", "--from", "yesterday"],
             &["walk"],
             &["--frobnicate"],
@@ -183,6 +193,7 @@ mod tests {
             "run      Discard duplicates until told to stop",
             "check    Check config, brokers",
             "scan     Say how many duplicates",
+            "plan     Say what memory",
             "inspect  Show what the store and the journal hold",
             "verify   Audit the output against the input",
             "demo     Show the whole thing",

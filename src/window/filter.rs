@@ -42,6 +42,13 @@ pub(super) struct Filter {
     counts: Counts,
 }
 
+/// The table for so many slices of at most so many ids.
+pub(super) fn table_for(slices: u32, largest: u64, target: f64) -> Geometry {
+    let planes = slices.next_multiple_of(8).min(MAX_PLANES);
+    let ids_per_plane = (largest as f64 * ROOM) as u64;
+    Geometry::fitting(planes, ids_per_plane.max(1), target, IDS_PER_SEGMENT)
+}
+
 enum Work {
     /// Sets the bits of one slice.
     Absorb(Feed),
@@ -211,10 +218,8 @@ impl Filter {
         let count = u32::try_from(sealed().count()).unwrap_or(MAX_PLANES);
         // Live planes keep their numbers.
         let highest = 128 - self.live.leading_zeros();
-        let planes = count.max(highest).next_multiple_of(8).min(MAX_PLANES);
         let largest = sealed().map(Sealed::len).max().unwrap_or(0);
-        let ids_per_plane = (largest as f64 * ROOM) as u64;
-        Geometry::fitting(planes, ids_per_plane.max(1), self.target, IDS_PER_SEGMENT)
+        table_for(count.max(highest), largest, self.target)
     }
 
     fn begin_rebuild(&mut self, kept: &VecDeque<Kept>) -> Work {

@@ -20,6 +20,7 @@ mod filter;
 mod limits;
 mod overlay;
 pub mod ring;
+pub mod sizing;
 mod slice;
 mod slices;
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 /// Slices that one window is cut into by time and by count.
-const CUTS: u64 = 8;
+pub(super) const CUTS: u64 = 8;
 /// More are not cut by time and count (I8): where both cut, the active slice grows on.
 const MAX_CUTS: usize = 16;
 /// More are not cut for their size either; each needs a plane of the filter, and some planes are
@@ -31,11 +31,11 @@ const MAX_SLICES: usize = MAX_PLANES as usize - 8;
 /// A window of more ids than this many active slices hold gets slices that are larger by this factor,
 /// so that 100 million ids take about 100 slices. Once, and not by and by: the filter has room for the
 /// largest slice in every plane, so that slices of many sizes would waste most of it.
-const LARGE_WINDOW: u64 = 16;
-const LARGE_SLICE: u64 = 5;
+pub(super) const LARGE_WINDOW: u64 = 16;
+pub(super) const LARGE_SLICE: u64 = 5;
 /// Beyond this many slices they are larger still, by this factor.
-const MANY_SLICES: usize = MAX_SLICES - 8;
-const HUGE_SLICE: u64 = 50;
+pub(super) const MANY_SLICES: usize = MAX_SLICES - 8;
+pub(super) const HUGE_SLICE: u64 = 50;
 /// Renewals take ordinals without making a slice larger; its ordinals must fit 32 bits.
 const MAX_ORDINALS: u64 = 1 << 31;
 
