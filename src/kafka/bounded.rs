@@ -39,7 +39,8 @@ where
     C: Send + Sync + 'static,
     T: Send + 'static,
 {
-    let (answer, answered) = sync_channel(1);
+    // Without a place in between: an answer is either taken, or known not to be.
+    let (answer, answered) = sync_channel(0);
     let client = Arc::clone(client);
     let spawned = thread::Builder::new().name(what.to_owned()).spawn(move || {
         let outcome = call(&client);

@@ -27,6 +27,7 @@ impl Worker {
                     .get(name)
                     .is_none_or(|t| t.partitions < *partitions)
             {
+                self.at("preparing topics");
                 match self.prepare_topic(name) {
                     Ok(_) => {}
                     Err(PrepareError::Stop(stop)) => return Err(stop),
@@ -88,33 +89,45 @@ impl Worker {
                 return Err(made_anew(&topic.name, &topic.names.journal, group));
             }
         }
-        known.iter().try_for_each(|topic| self.own_are_there(topic))
+        self.own_are_there(&known)
     }
 
     /// To a topic that has gone nothing can be delivered: better an end than time-outs for minutes.
-    fn own_are_there(&self, topic: &Topic) -> Result<(), Stop> {
-        let (names, group) = (&topic.names, &self.config.kafka.group_id);
-        let mut asked = vec![names.journal.as_str(), names.output.as_str()];
-        asked.extend(names.duplicates.as_deref());
-        asked.extend(names.rejected.as_deref());
-        let Ok(found) = self.admin.describe(&asked) else {
+    fn own_are_there(&self, known: &[&Arc<Topic>]) -> Result<(), Stop> {
+        let group = &self.config.kafka.group_id;
+        let mut asked = Vec::new();
+        for topic in known {
+            let names = &topic.names;
+            asked.push((names.journal.as_str(), Some(*topic)));
+            let beside = [&names.duplicates, &names.rejected].into_iter().flatten();
+            asked.extend(
+                std::iter::once(&names.output)
+                    .chain(beside)
+                    .map(|name| (name.as_str(), None)),
+            );
+        }
+        let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
+        let Ok(found) = self.admin.describe(&names) else {
             return Ok(());
         };
-        if let Some(journal) = found.first()
-            && journal
-                .as_ref()
-                .is_none_or(|journal| is_another(&journal.id, &topic.journal_id))
-        {
-            return Err(Stop::contradiction(format!(
-                "the journal {} was deleted while the service ran: what was let through is no longer known to a restart. To begin anew: kafka-topics --delete --topic {}, and kafka-consumer-groups --delete-offsets --topic {} --group {group}, then start again",
-                names.journal, names.journal, topic.name
-            )));
-        }
-        for (name, found) in asked.iter().zip(found) {
-            if found.is_none() {
-                return Err(Stop::restart(format!(
-                    "the topic {name} was deleted while the service ran. Start again: it is created anew where output.create allows that"
-                )));
+        for ((name, journal_of), found) in asked.into_iter().zip(found) {
+            match (journal_of, found) {
+                (Some(topic), found)
+                    if found
+                        .as_ref()
+                        .is_none_or(|journal| is_another(&journal.id, &topic.journal_id)) =>
+                {
+                    return Err(Stop::contradiction(format!(
+                        "the journal {name} was deleted while the service ran: what was let through is no longer known to a restart. To begin anew: kafka-topics --delete --topic {name}, and kafka-consumer-groups --delete-offsets --topic {} --group {group}, then start again",
+                        topic.name
+                    )));
+                }
+                (None, None) => {
+                    return Err(Stop::restart(format!(
+                        "the topic {name} was deleted while the service ran. Start again: it is created anew where output.create allows that"
+                    )));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -144,6 +157,7 @@ impl Worker {
             {
                 return Ok(Arc::clone(topic));
             }
+            self.at("preparing topics");
             match self.prepare_topic(name) {
                 Ok(topic) if topic.partitions > partition => return Ok(topic),
                 Err(PrepareError::Stop(stop)) => return Err(stop),

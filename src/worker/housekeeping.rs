@@ -78,7 +78,7 @@ impl Worker {
     /// passed. When nothing else has come for a while, the position itself is committed: retention can
     /// then take all of the input, and nothing that looks unread.
     pub(super) fn commit_idle_positions(&mut self) -> Result<(), Stop> {
-        let (None, Some(source), Some(sink)) = (&self.open, &self.source, &mut self.sink) else {
+        let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
             return Ok(());
         };
         let positions = source.positions();
@@ -104,14 +104,13 @@ impl Worker {
                 any = true;
             }
         }
-        if !any {
-            return Ok(());
+        if any && self.open.is_none() {
+            match commit::begin(sink) {
+                Ok(open) => self.open = Some(open),
+                Err(trouble) => return self.resolve(trouble),
+            }
         }
-        match commit::begin(sink) {
-            Ok(open) => self.open = Some(open),
-            Err(trouble) => return self.resolve(trouble),
-        }
-        self.close_transaction()
+        Ok(())
     }
 
     /// Some of the windows' work beside the verdicts: slices to the store, the filter's size. Windows

@@ -82,8 +82,8 @@ const FENCES: usize = 3;
 const FENCE_MEMORY: Duration = Duration::from_secs(120);
 /// Producers replaced in a row without a commit in between.
 const REPLACEMENTS: u32 = 20;
-/// Calls into the client library that never came back, after which a new process is the better one: each
-/// holds a client with its threads and sockets.
+/// Calls into the client library, of each worker, that have not come back, after which a new process is
+/// the better one: each holds a client with its threads and sockets.
 const CALLS_GIVEN_UP: usize = 4;
 /// A transaction commits early after this many records had to be sent alone.
 const ALONE_PER_TRANSACTION: usize = 100;
@@ -282,6 +282,17 @@ impl Worker {
                         let place = self.scopes.place(message.topic(), message.partition());
                         // Not active: it will be read from its committed offset when it is (I5).
                         let Some(place) = place else { continue };
+                        // To be read again from where the scope is; it is paused until then, but a
+                        // pause that meets a rebalance in librdkafka can be lost.
+                        let starting = self.to_start.iter();
+                        if starting
+                            .map(|(partition, _)| partition)
+                            .any(|(topic, number)| {
+                                *number == message.partition() && topic == message.topic()
+                            })
+                        {
+                            continue;
+                        }
                         let open = match &mut self.open {
                             Some(open) => Ok(open),
                             None => commit::begin(sink).map(|open| self.open.insert(open)),
@@ -374,6 +385,15 @@ impl Worker {
                 );
                 self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 Ok(())
+            }
+            Some(code @ (Code::BadMessage | Code::BadCompression | Code::NotImplemented)) => {
+                // It would be fetched again and again, or passed over.
+                let last = self.source.as_ref().and_then(Source::last_error);
+                let last = last.map_or_else(String::new, |error| format!("; last error: {error}"));
+                Err(Stop::contradiction(format!(
+                    "an input holds a batch that cannot be read ({code}){last}. Look at it with kafka-dump-log; to go on behind it, move the offset of the group {} with kafka-consumer-groups --reset-offsets",
+                    self.config.kafka.group_id
+                )))
             }
             _ => {
                 tracing::debug!(%error, "poll");

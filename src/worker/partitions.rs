@@ -172,9 +172,12 @@ impl Worker {
             return;
         }
         let Some(source) = &self.source else { return };
+        let pulse = self.shared.pulses.get(self.index);
         self.to_start.retain(|(partition, offset)| match source.start(partition, *offset) {
             Ok(()) => false,
             Err(error) => {
+                // It may have waited for seconds, and there may be many.
+                pulse.inspect(|pulse| pulse.beat("starting restored partitions"));
                 tracing::debug!(topic = partition.0, partition = partition.1, %error, "cannot seek yet");
                 true
             }

@@ -240,12 +240,6 @@ impl Worker {
                 "{REPLACEMENTS} producers in a row could not commit a single transaction; see the warnings above"
             )));
         }
-        if bounded::given_up() > CALLS_GIVEN_UP {
-            return Err(Stop::restart(format!(
-                "{} calls into the client library have not come back; a new process has none of them. See the warnings above",
-                bounded::given_up()
-            )));
-        }
         self.shared.metrics.producer_rebuilds.inc();
         if let Some(sink) = self.sink.take() {
             retire(sink);
@@ -271,6 +265,12 @@ impl Worker {
     /// Makes a producer and takes the transactional id over. One attempt; the loop comes back.
     /// The group hears from us between attempts.
     pub(super) fn take_over_transactional_id(&mut self) -> Result<(), Stop> {
+        if bounded::given_up() > CALLS_GIVEN_UP * self.config.workers {
+            return Err(Stop::restart(format!(
+                "{} calls into the client library have not come back; a new process has none of them. See the warnings above",
+                bounded::given_up()
+            )));
+        }
         let sink = Sink::create(&self.config, self.index)?;
         match sink.init(INIT_ATTEMPT) {
             Ok(()) => {
@@ -343,5 +343,8 @@ impl Worker {
 /// Lets go of a producer without waiting: destroying a client waits for its threads, which may wait
 /// for a broker.
 fn retire(sink: Sink) {
-    std::thread::spawn(move || drop(sink));
+    let retiring = std::thread::Builder::new().name("retired".to_owned());
+    if let Err(error) = retiring.spawn(move || drop(sink)) {
+        tracing::warn!(%error, "no thread to take a producer apart in");
+    }
 }

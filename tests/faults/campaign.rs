@@ -79,6 +79,9 @@ fn inject(fault: &'static Fault) {
     } else {
         2026
     });
+    let path = results().join(format!("{}.json", fault.name));
+    // A fault that fails leaves none of an earlier run.
+    let _ = fs::remove_file(&path);
     let started = Instant::now();
     let mut rounds = Rounds {
         // Of seed 0 the dice would always show 0.
@@ -103,7 +106,6 @@ fn inject(fault: &'static Fault) {
     };
     fs::create_dir_all(results()).expect("a directory for results");
     let text = serde_json::to_string_pretty(&outcome).expect("JSON");
-    let path = results().join(format!("{}.json", fault.name));
     fs::write(path, text + "\n").expect("the result is written");
 }
 

@@ -64,6 +64,7 @@ pub fn at_the_limit(rounds: &mut Rounds) {
             forwarded
         });
         let rejected = kafka.read_partition(&format!("{}_rej", deployment.input), 0);
+        assert!(!refused.is_empty(), "some were too large");
         assert_eq!(rejected.len(), refused.len(), "count of rejected records");
         for ((_, got), want) in rejected.iter().zip(&refused) {
             assert_eq!(got.header("dedup-reason"), Some(&b"too-large"[..]));
@@ -88,6 +89,7 @@ fn of_size(record: &Rec, bytes: usize) -> Rec {
     while batch_bytes(&with(length)) > bytes {
         length -= 1;
     }
+    assert_eq!(batch_bytes(&with(length)), bytes, "to the byte");
     with(length)
 }
 
@@ -128,11 +130,12 @@ pub fn upstream(rounds: &mut Rounds) {
         let names = (0..60).map(|number| format!("up-{round}-{number}"));
         let names: Vec<String> = names.collect();
         let id = unique("transactions");
-        let first = begun(&kafka, &id);
+        // Only what is left open is to be ended by its coordinator.
+        let first = begun(&kafka, &id, if round % 4 == 2 { "5000" } else { "60000" });
         let (ours, others) = names.split_at(40);
         match round % 4 {
             0 => {
-                let second = begun(&kafka, &unique("transactions"));
+                let second = begun(&kafka, &unique("transactions"), "60000");
                 for (ours, others) in ours.iter().zip(others.iter().cycle()) {
                     put(&first, &input, ours);
                     put(&second, &input, others);
@@ -160,7 +163,7 @@ pub fn upstream(rounds: &mut Rounds) {
             _ => {
                 ours.iter().for_each(|name| put(&first, &input, name));
                 first.flush(PATIENCE).expect("delivered");
-                let successor = begun(&kafka, &id);
+                let successor = begun(&kafka, &id, "60000");
                 others.iter().for_each(|name| put(&successor, &input, name));
                 successor.commit_transaction(PATIENCE).expect("committed");
                 first
@@ -184,12 +187,12 @@ pub fn upstream(rounds: &mut Rounds) {
     assert!(instance.terminate().success(), "{}", instance.log_tail());
 }
 
-/// A producer with an open transaction, which its coordinator ends after 5 s and up to 10 more.
-fn begun(kafka: &Kafka, id: &str) -> Client {
+/// A producer with an open transaction, which its coordinator ends after so long, and up to 10 s more.
+fn begun(kafka: &Kafka, id: &str, timeout_ms: &str) -> Client {
     let producer = kafka.producer(&[
         ("transactional.id", id),
-        ("transaction.timeout.ms", "5000"),
-        ("message.timeout.ms", "4000"),
+        ("transaction.timeout.ms", timeout_ms),
+        ("message.timeout.ms", timeout_ms),
     ]);
     producer.init_transactions(PATIENCE).expect("initialised");
     producer.begin_transaction().expect("begun");
