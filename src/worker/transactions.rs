@@ -55,6 +55,10 @@ impl Worker {
         metrics.observe_step("drain", started.elapsed());
         if broken::has(Bug::StoreBeforeCommit) {
             commit::publish(sink, &mut self.scopes);
+            // Their offsets still go with the transaction.
+            self.scopes
+                .active()
+                .for_each(|(_, scope)| scope.touched = true);
         }
         #[cfg(feature = "broken")]
         if broken::has(Bug::OffsetsOutsideTransaction) {
