@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::campaign::Rounds;
@@ -65,6 +65,7 @@ pub fn troubled(rounds: &mut Rounds) {
             begin(trouble, disk.as_ref(), &instance);
         }
         wait_for("the store to be degraded", PATIENCE, || {
+            tighten(trouble, disk.as_ref());
             instance.metric("kafka_dedup_store_degraded") > 0.0
         });
         rig.let_flow(300 + rounds.dice.roll(1_500));
@@ -103,6 +104,21 @@ fn begin(trouble: Trouble, disk: Option<&Disk>, instance: &Instance) {
         (Trouble::NoInodes, Some(disk)) => disk.allow_inodes(disk.inodes_used()),
         _ => limit_files(instance, &FILE_LIMIT_BYTES.to_string()),
     }
+}
+
+/// A slice that is over makes room for the next: where that happens to come first each time, a full disk
+/// would trouble nobody.
+fn tighten(trouble: Trouble, disk: Option<&Disk>) {
+    match (trouble, disk) {
+        (Trouble::Full | Trouble::FullAtStart, Some(disk)) => disk.fill(),
+        // Refused where one more has come to be used meanwhile; then there is no room either.
+        (Trouble::NoInodes, Some(disk)) => drop(disk.try_remount(&inodes(disk.inodes_used()))),
+        _ => {}
+    }
+}
+
+fn inodes(count: u64) -> String {
+    format!("size={SIZE_BYTES},nr_inodes={count}")
 }
 
 fn end(trouble: Trouble, disk: Option<&Disk>, instance: &Instance) {
@@ -150,12 +166,18 @@ impl Disk {
     }
 
     fn remount(&self, options: &str) {
-        let path = self.path.display().to_string();
-        run("mount", &["-o", &format!("remount,{options}"), &path]);
+        let status = self.try_remount(options).expect("mount");
+        assert!(status.success(), "remount {options}: {status}");
+    }
+
+    fn try_remount(&self, options: &str) -> std::io::Result<ExitStatus> {
+        let mut mount = Command::new("mount");
+        mount.arg("-o").arg(format!("remount,{options}"));
+        mount.arg(&self.path).stderr(Stdio::null()).status()
     }
 
     fn allow_inodes(&self, count: u64) {
-        self.remount(&format!("size={SIZE_BYTES},nr_inodes={count}"));
+        self.remount(&inodes(count));
     }
 
     fn inodes_used(&self) -> u64 {
@@ -170,7 +192,9 @@ impl Disk {
 
     /// Takes all that is free.
     fn fill(&self) {
-        let mut ballast = fs::File::create(self.ballast()).expect("the ballast");
+        let mut options = fs::OpenOptions::new();
+        let ballast = options.append(true).create(true).open(self.ballast());
+        let mut ballast = ballast.expect("the ballast");
         let zeros = std::io::Read::take(std::io::repeat(0), 2 * SIZE_BYTES);
         let filled = std::io::copy(&mut { zeros }, &mut ballast);
         let error = filled.expect_err("a full disk");
