@@ -15,7 +15,8 @@ thread_local! {
 #[error("{why}")]
 pub(super) struct Failure {
     pub why: String,
-    /// It says nothing of what is on the disk: too many open files, no memory, no permission, a lock.
+    /// It says nothing of what is on the disk: too many open files, no memory, no permission, no room, a
+    /// lock.
     pub passing: bool,
 }
 
@@ -36,16 +37,28 @@ impl Failure {
         let why = first_line(&error.to_string());
         let passing = match error {
             sled::Error::Io(error) => {
-                let os = error.raw_os_error();
-                matches!(
-                    os,
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM)
-                ) || why.contains("could not acquire lock")
+                error.raw_os_error().is_some_and(is_passing)
+                    || why.contains("could not acquire lock")
             }
             _ => false,
         };
         Self { why, passing }
     }
+}
+
+/// sled writes when it opens a database, so that a full disk is in the way of reading too.
+fn is_passing(os_error: i32) -> bool {
+    matches!(
+        os_error,
+        libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOMEM
+            | libc::EACCES
+            | libc::EPERM
+            | libc::ENOSPC
+            | libc::EDQUOT
+            | libc::EROFS
+    )
 }
 
 /// Runs what calls sled; a panic is an error with its text. What `work` touches must not be used
@@ -104,6 +117,7 @@ mod tests {
     fn a_shortage_says_nothing_of_what_is_on_the_disk() {
         let io = |code| sled::Error::Io(std::io::Error::from_raw_os_error(code));
         assert!(Failure::of(&io(libc::EMFILE)).passing);
+        assert!(Failure::of(&io(libc::ENOSPC)).passing);
         assert!(!Failure::of(&io(libc::EIO)).passing);
     }
 

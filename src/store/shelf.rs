@@ -97,7 +97,7 @@ enum Found {
     /// A write that did not end.
     Unfinished,
     Untrusted(Aside, String),
-    /// Files or memory ran short; what is there may be sound.
+    /// Files, memory or room ran short; what is there may be sound.
     Unreadable(String),
 }
 
