@@ -174,8 +174,9 @@ impl Partition {
             ids_held,
             ids_a_slice,
             slices,
+            // The active slice is not in it.
             filter_bytes: sizing::filter_bytes(
-                slices,
+                slices - 1,
                 ids_a_slice,
                 config.store.false_positive_rate,
             ),
@@ -202,10 +203,9 @@ impl Instance {
         Self {
             partitions,
             memory_bytes,
-            // One partition's filter at a time is built anew; any active slice may be being sealed.
+            // A filter may be twice what it need be, and any active slice may be being sealed.
             memory_peak_bytes: memory_bytes
-                + partition.filter_bytes
-                + count * partition.active_bytes
+                + count * (partition.filter_bytes + partition.active_bytes)
                 + workers * RESTORED_BYTES,
             disk_bytes: count * partition.disk_bytes,
         }

@@ -29,6 +29,8 @@ impl Worker {
                     .trim(&scope.topic.names.journal, partition, keep_from);
                 scope.trimmed_to = keep_from;
             }
+            // Slices are sealed and filters built also where no transaction says so.
+            scope.report_window();
             let (metrics, window) = (&scope.metrics, &scope.window);
             metrics
                 .slices_on_disk
