@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::store::chunk::{ENTRIES_PER_CHUNK, chunks_for};
+use crate::topics::settings::JOURNAL_SEGMENT_BYTES;
 use crate::window::sizing;
 
 /// A process that remembers nothing, with its Kafka clients (measured: 45 to 56 MiB with two
@@ -29,8 +30,6 @@ const BATCH_BYTES: f64 = 61.0 + 10.0;
 const MARKER_BYTES: f64 = 78.0;
 /// What a transaction adds to the offsets topic for a partition: key, value and batch.
 const OFFSET_BYTES: f64 = 160.0;
-/// The journal is trimmed by whole segments, and only what is not the newest.
-const JOURNAL_SEGMENT_BYTES: f64 = 64.0 * MIB;
 /// Room that a limit leaves above the most that is expected.
 const HEADROOM: f64 = 1.25;
 
@@ -126,7 +125,8 @@ impl Plan {
             partition,
             instance,
             instance_without_one,
-            journal_bytes: all * (partition.journal_bytes + JOURNAL_SEGMENT_BYTES),
+            // It is trimmed by whole segments, and only what is not the newest.
+            journal_bytes: all * (partition.journal_bytes + JOURNAL_SEGMENT_BYTES as f64),
             traffic: Traffic::of(load, &partition, config),
             recommended: Recommended {
                 memory_request_bytes: up_to(instance.memory_bytes, 32.0 * MIB),
@@ -145,12 +145,7 @@ impl Partition {
         let records_per_s = load.rate / f64::from(load.partitions);
         let new_ids_per_s = records_per_s * (1.0 - load.duplicates);
         let window = config.window;
-        // With refresh a duplicate is remembered anew, in a newer slice.
-        let entries_per_s = if window.refresh {
-            records_per_s
-        } else {
-            new_ids_per_s
-        };
+        let entries_per_s = entries_per_s(load, config);
         let by_time = window.time_ms.map(|ms| entries_per_s * ms as f64 / 1e3);
         let by_count = window.ids.map(|ids| ids as f64);
         let ids_remembered = match (by_time, by_count) {
@@ -223,7 +218,7 @@ impl Traffic {
             0.0
         };
         let journal = all * partition.journal_bytes / partition.ids_held.max(1.0)
-            * partition.entries_per_s(load, config);
+            * entries_per_s(load, config);
         // A marker for output, journal and offsets.
         let transactions = all * partition.transactions_per_s * (3.0 * MARKER_BYTES + OFFSET_BYTES);
         Self {
@@ -238,13 +233,13 @@ impl Traffic {
     }
 }
 
-impl Partition {
-    fn entries_per_s(&self, load: Load, config: &Config) -> f64 {
-        if config.window.refresh {
-            load.rate / f64::from(load.partitions)
-        } else {
-            self.new_ids_per_s
-        }
+/// Entries that a partition's window takes: with refresh a duplicate is remembered anew, in a newer slice.
+fn entries_per_s(load: Load, config: &Config) -> f64 {
+    let records_per_s = load.rate / f64::from(load.partitions);
+    if config.window.refresh {
+        records_per_s
+    } else {
+        records_per_s * (1.0 - load.duplicates)
     }
 }
 

@@ -23,7 +23,7 @@ const MESSAGE_BYTES: u64 = 1_048_588;
 /// Room for the headers that say why a record is a duplicate or was rejected.
 const HEADER_BYTES: u64 = 65_536;
 /// DeleteRecords frees whole segments only; smaller ones than the usual 1 GiB follow the window.
-const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
 
 /// The settings that a topic of this role is made with; `input` is `None` where the input's may not
 /// be read, and then the broker's defaults stand in.

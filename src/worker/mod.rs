@@ -347,6 +347,12 @@ impl Worker {
         }
     }
 
+    /// The end of a sentence: what librdkafka said last, or nothing.
+    fn last_error_of_source(&self) -> String {
+        let last = self.source.as_ref().and_then(Source::last_error);
+        last.map_or_else(String::new, |error| format!("; last error: {error}"))
+    }
+
     fn note_poll_error(&mut self, error: &KafkaError) -> Result<(), Stop> {
         use rdkafka::error::RDKafkaErrorCode as Code;
         self.shared.metrics.client_error(error.rdkafka_error_code());
@@ -365,8 +371,7 @@ impl Worker {
                 self.recover_all()
             }
             Some(Code::AllBrokersDown) => {
-                let last = self.source.as_ref().and_then(Source::last_error);
-                let last = last.map_or_else(String::new, |error| format!("; last error: {error}"));
+                let last = self.last_error_of_source();
                 self.tell(
                     "kafka",
                     Condition::NotReady(format!("no broker can be reached; trying again{last}")),
@@ -388,8 +393,7 @@ impl Worker {
             }
             Some(code @ (Code::BadMessage | Code::BadCompression | Code::NotImplemented)) => {
                 // It would be fetched again and again, or passed over.
-                let last = self.source.as_ref().and_then(Source::last_error);
-                let last = last.map_or_else(String::new, |error| format!("; last error: {error}"));
+                let last = self.last_error_of_source();
                 Err(Stop::contradiction(format!(
                     "an input holds a batch that cannot be read ({code}){last}. Look at it with kafka-dump-log; to go on behind it, move the offset of the group {} with kafka-consumer-groups --reset-offsets",
                     self.config.kafka.group_id
