@@ -19,6 +19,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::config::Mode;
 use define::{
     counter, counters, gauge, gauges, histogram, histograms, int_gauge, int_gauges, register,
 };
@@ -41,6 +42,7 @@ pub struct Metrics {
     registry: Registry,
     topics: TopicFamilies,
     partitions: PartitionFamilies,
+    mode: IntGaugeVec,
     transactions: IntCounterVec,
     /// Transactions that committed.
     pub transactions_committed: IntCounter,
@@ -182,6 +184,12 @@ impl Metrics {
         let metrics = Self {
             topics: TopicFamilies::new(r),
             partitions: PartitionFamilies::new(r),
+            mode: int_gauges(
+                r,
+                "kafka_dedup_mode",
+                "1 for the mode of this process: filter, mark (all records forwarded, duplicates with headers) or observe (no record written: forwarded counts what filter would forward).",
+                &["mode"],
+            ),
             transactions_committed: transactions.with_label_values(&["committed", ""]),
             transactions,
             producer_rebuilds: counter(
@@ -288,6 +296,14 @@ impl Metrics {
             tracing::error!(%error, "metrics could not be encoded in full");
         }
         text
+    }
+
+    /// Says what is written, and where.
+    pub fn set_mode(&self, mode: Mode) {
+        for (word, one) in Mode::ALL {
+            let is = i64::from(one == mode);
+            self.mode.with_label_values(&[word]).set(is);
+        }
     }
 
     /// Counts a transaction that was aborted. `cause` is one of a fixed set of words.

@@ -178,7 +178,8 @@ fn what_is_absent_is_made_like_the_input_and_only_once() {
     assert_eq!((prepared.partitions, prepared.output_partitions), (3, 3));
     let id = prepared.journal_id.clone().expect("a topic id");
     assert_ne!(Some(&id), prepared.input_id.as_ref());
-    let (output, journal) = (&prepared.names.output, &prepared.names.journal);
+    let output = prepared.names.output.as_ref().expect("it is written");
+    let journal = &prepared.names.journal;
     for topic in [
         output,
         journal,

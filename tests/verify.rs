@@ -357,6 +357,58 @@ fn side_topics_are_audited_too() {
 }
 
 #[test]
+fn marked_outputs_are_audited_too() {
+    let rules = "window: {time: 5m}\nid: {from: {header: message-id}, missing: reject}\n";
+    let extra = format!("{rules}mode: mark\nrejected: {{topic: \"{{topic}}_rej\"}}\n");
+    let it = judged(&extra, 1);
+    let json = passes(&it, &[], &[]);
+    assert!(count(&json, "duplicates") > 100 && count(&json, "rejected") > 20);
+    // From the middle some verdicts are not known at first, but each record is there, marked or not.
+    let part = verify(&it, &["--json", "--from", "900s"], &[]);
+    assert_eq!(part.status, 0, "{}{}", part.out, part.err);
+    assert_eq!(differences(&part.json()), [0, 0, 0, 0]);
+
+    let honest = records(&it, &it.output, 0);
+    let is_marked = |record: &Rec| record.header("dedup-first-offset").is_some();
+    let marked = honest.iter().position(is_marked).expect("a duplicate");
+    type Forge<'a> = Box<dyn Fn(&mut Vec<Rec>) + 'a>;
+    let cases: [(&str, Forge<'_>); 5] = [
+        ("missing", Box::new(|out| drop(out.remove(marked)))),
+        ("altered", Box::new(|out| out[marked].headers.truncate(2))),
+        ("altered", Box::new(|out| out[marked].value = None)),
+        (
+            "altered",
+            Box::new(|out| {
+                let headers = &mut out[marked].headers;
+                let age = headers.iter_mut().find(|(name, _)| name == "dedup-age-ms");
+                age.expect("the header").1 = Some(b"7777777".to_vec());
+            }),
+        ),
+        ("extra", Box::new(|out| out.push(out[marked].clone()))),
+    ];
+    for (number, (kind, forge)) in cases.into_iter().enumerate() {
+        let mut out = honest.clone();
+        forge(&mut out);
+        let forged = forged(&it, 1, &[out]);
+        let verified = verify(&it, &["--json"], &[("KAFKA_DEDUP__OUTPUT__TOPIC", &forged)]);
+        assert_eq!(verified.status, 1, "{number}: {}", verified.err);
+        let json = verified.json();
+        assert_eq!(
+            differences(&json).iter().sum::<i64>(),
+            1,
+            "case {number}: {json:#}"
+        );
+        assert_eq!(
+            json["differences"][0]["kind"], kind,
+            "case {number}: {json:#}"
+        );
+    }
+    let observing = verify(&it, &[], &[("KAFKA_DEDUP__MODE", "observe")]);
+    assert_eq!(observing.status, 64);
+    observing.says(&["mode: observe writes no record"]);
+}
+
+#[test]
 fn many_differences_do_not_become_more() {
     let it = Deployment::new("many", 1, "window: {time: 24h}\n");
     let start = now_ms() - 100_000;

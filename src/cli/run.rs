@@ -40,12 +40,15 @@ pub fn run(file: &Path) -> Result<(), Stop> {
     let runtime = start_runtime()?;
     let inside = runtime.enter();
     let shutdown = Arc::new(AtomicBool::new(false));
+    let metrics = Metrics::new();
+    metrics.set_mode(config.mode);
     let site = Site {
-        metrics: Metrics::new(),
+        metrics,
         health: Health::new(),
         status: Arc::new(Status::new(
             &config.kafka.group_id,
             &config.kafka.instance_id,
+            config.mode,
         )),
     };
     runtime.spawn(Signals::catch()?.obey(Arc::clone(&shutdown), site.health.clone()));
@@ -119,6 +122,7 @@ fn announce(config: &Config, file: &Path) {
         bootstrap_servers = config.kafka.bootstrap_servers,
         group = config.kafka.group_id,
         instance = config.kafka.instance_id,
+        mode = config.mode.as_str(),
         inputs = inputs(&config.input.topics),
         output = config.output.topic.0,
         duplicates = side_topic(&config.duplicates),

@@ -53,6 +53,7 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("window.refresh", Text),
     ("window.max_ahead", Text),
     ("scope", Text),
+    ("mode", Text),
     ("duplicates", Section),
     ("duplicates.topic", Text),
     ("rejected", Section),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::fault::{Fault, Faults, Place};
 use super::topic_names;
 use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
-use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Output};
+use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode, Output};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, properties, value, yaml};
 use crate::window::Sizing;
@@ -148,13 +148,10 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     let create = output.read("create", true, value::boolean);
     let window = window(&root.section("window"));
     let journal = root.section("journal");
+    let duplicates = root.section("duplicates");
+    let mode = mode(root, &duplicates);
     let retention = retention(&journal, &window);
-    let written = [
-        output,
-        root.section("duplicates"),
-        root.section("rejected"),
-        journal,
-    ];
+    let written = [output, duplicates, root.section("rejected"), journal];
     let [output_topic, duplicates, rejected, journal_topic] =
         topic_names::read_written(written, &patterns, &group);
     let store = store(&root.section("store"));
@@ -181,6 +178,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
         },
         window: window.value,
         scope,
+        mode,
         duplicates: SideTopic { topic: duplicates },
         rejected: SideTopic { topic: rejected },
         journal: Journal {
@@ -370,6 +368,22 @@ fn scope(root: &Section<'_>) -> Scope {
         &[("partition", Scope::Partition)],
     )
     .value
+}
+
+/// Marked duplicates go to the output, so a topic of their own would stay empty.
+fn mode(root: &Section<'_>, duplicates: &Section<'_>) -> Mode {
+    let mode = root.choice("mode", Mode::default(), &Mode::ALL);
+    if mode.value == Mode::Mark
+        && let Some(node) = duplicates.node("topic")
+        && !duplicates.is_null("topic")
+    {
+        let sentence = format!(
+            "found {}, and mode: mark sends duplicates to the output: leave out one of the two",
+            node.shown()
+        );
+        duplicates.fault("topic", &node.place, sentence);
+    }
+    mode.value
 }
 
 fn http(section: &Section<'_>) -> Http {

@@ -38,6 +38,7 @@ pub struct Config {
     pub id: Id,
     pub window: Window,
     pub scope: Scope,
+    pub mode: Mode,
     pub duplicates: SideTopic,
     pub rejected: SideTopic,
     pub journal: Journal,
@@ -160,6 +161,37 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Partition,
+}
+
+/// `mode:` what is written, and where. Verdicts, journal and store are the same in all of them, so a
+/// deployment may change its mode and keeps its window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// New records go to the output. Default.
+    #[default]
+    Filter,
+    /// All records go to the output, and duplicates carry headers that say so.
+    Mark,
+    /// No record is written: verdicts are counted and remembered.
+    Observe,
+}
+
+impl Mode {
+    /// Each with its word.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("filter", Self::Filter),
+        ("mark", Self::Mark),
+        ("observe", Self::Observe),
+    ];
+
+    /// The word in configs, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Mark => "mark",
+            Self::Observe => "observe",
+        }
+    }
 }
 
 /// `duplicates:` and `rejected:`; `None` means that such records are only counted.

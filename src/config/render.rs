@@ -83,6 +83,7 @@ impl Config {
 
         let Scope::Partition = self.scope;
         writeln!(f, "scope: partition")?;
+        writeln!(f, "mode: {}", self.mode.as_str())?;
         let side = |topic: &Option<TopicTemplate>| or_null(topic.as_ref().map(|t| text(&t.0)));
         writeln!(f, "duplicates:\n  topic: {}", side(&self.duplicates.topic))?;
         writeln!(f, "rejected:\n  topic: {}", side(&self.rejected.topic))?;

@@ -255,6 +255,32 @@ fn scope_topic_is_known_but_not_in_this_version() {
 }
 
 #[test]
+fn a_mode_is_one_of_three_words_and_marks_need_no_topic_of_duplicates() {
+    assert_eq!(with("").mode, Mode::Filter);
+    assert_eq!(
+        with("mode: observe\nduplicates: {topic: d}").mode,
+        Mode::Observe
+    );
+    assert_eq!(
+        with("mode: mark\nduplicates: {topic: null}").mode,
+        Mode::Mark
+    );
+    one_fault(
+        "mode: watch",
+        &[],
+        &["c.yaml:4: mode: found \"watch\", expected filter, mark or observe"],
+    );
+    one_fault(
+        "mode: mark\nduplicates: {topic: d}",
+        &[],
+        &[
+            "c.yaml:5: duplicates.topic: found \"d\"",
+            "leave out one of the two",
+        ],
+    );
+}
+
+#[test]
 fn a_window_is_time_or_ids_or_both() {
     let window = |more: &str| (with(more).window.time_ms, with(more).window.ids);
     assert_eq!(window("window: {time: 1h30m}"), (Some(5_400_000), None));

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::config::Mode;
+
 /// One assigned partition, as its worker sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionStatus {
@@ -31,6 +33,7 @@ pub struct PartitionStatus {
 pub struct Status {
     group: String,
     instance: String,
+    mode: &'static str,
     rows: Mutex<BTreeMap<usize, Vec<PartitionStatus>>>,
 }
 
@@ -39,6 +42,7 @@ struct Page<'a> {
     version: &'static str,
     group: &'a str,
     instance: &'a str,
+    mode: &'static str,
     ready: bool,
     partitions: Vec<Row<'a>>,
 }
@@ -53,10 +57,11 @@ struct Row<'a> {
 impl Status {
     /// An empty table for this member of this group.
     #[must_use]
-    pub fn new(group: impl Into<String>, instance: impl Into<String>) -> Self {
+    pub fn new(group: impl Into<String>, instance: impl Into<String>, mode: Mode) -> Self {
         Self {
             group: group.into(),
             instance: instance.into(),
+            mode: mode.as_str(),
             rows: Mutex::default(),
         }
     }
@@ -88,6 +93,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             group: &self.group,
             instance: &self.instance,
+            mode: self.mode,
             ready,
             partitions,
         };
@@ -116,12 +122,13 @@ mod tests {
 
     #[test]
     fn the_page_shows_the_latest_rows_of_all_workers_in_order() {
-        let status = Status::new("g", "i");
+        let status = Status::new("g", "i", Mode::Filter);
         status.update(0, vec![row("a", 0), row("a", 10)]);
         status.update(1, vec![row("a", 2)]);
         status.update(0, vec![row("a", 10)]);
         let page: serde_json::Value = serde_json::from_str(&status.to_json(true)).unwrap();
         assert_eq!(page["group"], "g");
+        assert_eq!(page["mode"], "filter");
         assert_eq!(page["ready"], true);
         let partitions = page["partitions"].as_array().unwrap();
         assert_eq!(partitions.len(), 2);

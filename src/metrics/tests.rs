@@ -14,6 +14,7 @@ fn families(metrics: &Metrics) -> Vec<String> {
 #[test]
 fn a_scrape_shows_every_metric_with_its_type() {
     let metrics = Metrics::new();
+    metrics.set_mode(Mode::Observe);
     let _ = metrics.topic("a");
     let _ = metrics.partition("a", 3);
     metrics
@@ -36,6 +37,7 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "journal_trim_failures_total counter",
             "lag_records gauge",
             "last_commit_timestamp_seconds gauge",
+            "mode gauge",
             "partition_active gauge",
             "producer_rebuilds_total counter",
             "rebalances_total counter",
@@ -60,7 +62,12 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "window_stored_slices gauge",
         ]
     );
-    assert!(metrics.encode().contains("process_resident_memory_bytes"));
+    let text = metrics.encode();
+    assert!(text.contains("process_resident_memory_bytes"));
+    for (mode, value) in [("filter", 0), ("mark", 0), ("observe", 1)] {
+        let line = format!("kafka_dedup_mode{{mode=\"{mode}\"}} {value}");
+        assert!(text.contains(&line), "{line}");
+    }
 }
 
 #[test]

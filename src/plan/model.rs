@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::store::chunk::{ENTRIES_PER_CHUNK, chunks_for};
 use crate::topics::settings::JOURNAL_SEGMENT_BYTES;
 use crate::window::sizing;
@@ -211,11 +211,12 @@ impl Traffic {
     fn of(load: Load, partition: &Partition, config: &Config) -> Self {
         let all = f64::from(load.partitions);
         let bytes = load.rate * load.record_bytes as f64;
-        let output = bytes * (1.0 - load.duplicates);
-        let duplicates_topic = if config.duplicates.topic.is_some() {
-            bytes * load.duplicates
-        } else {
-            0.0
+        let (new, repeated) = (bytes * (1.0 - load.duplicates), bytes * load.duplicates);
+        let (output, duplicates_topic) = match config.mode {
+            Mode::Filter if config.duplicates.topic.is_some() => (new, repeated),
+            Mode::Filter => (new, 0.0),
+            Mode::Mark => (bytes, 0.0),
+            Mode::Observe => (0.0, 0.0),
         };
         let journal = all * partition.journal_bytes / partition.ids_held.max(1.0)
             * entries_per_s(load, config);

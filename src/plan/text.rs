@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::model::{Instance, Plan};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 pub(super) fn write(plan: &Plan, config: &Config) -> String {
     let (load, partition, traffic) = (&plan.load, &plan.partition, &plan.traffic);
@@ -55,11 +55,12 @@ pub(super) fn write(plan: &Plan, config: &Config) -> String {
         ),
     );
     line("read from Kafka", per_s(traffic.read), String::new());
-    line(
-        "written: output",
-        per_s(traffic.output),
-        "what producers send, without its duplicates".to_owned(),
-    );
+    let output = match config.mode {
+        Mode::Filter => "what producers send, without its duplicates",
+        Mode::Mark => "all that producers send: mode mark",
+        Mode::Observe => "mode observe",
+    };
+    line("written: output", per_s(traffic.output), output.to_owned());
     if traffic.duplicates_topic > 0.0 {
         line(
             "written: duplicates",

@@ -2,12 +2,12 @@
 //!
 //! Pure: works on names alone.
 
-use crate::config::{Config, TopicPattern, TopicTemplate};
+use crate::config::{Config, Mode, TopicPattern, TopicTemplate};
 
-/// What stands around one input topic.
+/// What stands around one input topic; `None` where no record is written to such a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    pub output: String,
+    pub output: Option<String>,
     pub duplicates: Option<String>,
     pub rejected: Option<String>,
     pub journal: String,
@@ -22,6 +22,7 @@ pub struct OwnTopics {
     duplicates: Option<TopicTemplate>,
     rejected: Option<TopicTemplate>,
     journal: TopicTemplate,
+    writes_records: bool,
 }
 
 impl OwnTopics {
@@ -33,16 +34,18 @@ impl OwnTopics {
             duplicates: config.duplicates.topic.clone(),
             rejected: config.rejected.topic.clone(),
             journal: config.journal.topic.clone(),
+            writes_records: config.mode != Mode::Observe,
         }
     }
 
     /// The names of the topics around `topic`.
     pub fn for_input(&self, topic: &str) -> Names {
         let render = |template: &TopicTemplate| template.render(topic, &self.group);
+        let written = |template| Some(template).filter(|_| self.writes_records).map(render);
         Names {
-            output: render(&self.output),
-            duplicates: self.duplicates.as_ref().map(render),
-            rejected: self.rejected.as_ref().map(render),
+            output: written(&self.output),
+            duplicates: self.duplicates.as_ref().and_then(written),
+            rejected: self.rejected.as_ref().and_then(written),
             journal: render(&self.journal),
         }
     }

@@ -13,16 +13,31 @@ fn own(inputs: &[&str]) -> OwnTopics {
         duplicates: Some(TopicTemplate("dup.{topic}".to_owned())),
         rejected: Some(TopicTemplate("all_rejected".to_owned())),
         journal: TopicTemplate("{topic}-{group}-seen".to_owned()),
+        writes_records: true,
     }
 }
 
 #[test]
 fn names_are_rendered_from_topic_and_group() {
     let names = own(&["truck"]).for_input("truck");
-    assert_eq!(names.output, "truck_dedup");
+    assert_eq!(names.output.as_deref(), Some("truck_dedup"));
     assert_eq!(names.duplicates.as_deref(), Some("dup.truck"));
     assert_eq!(names.rejected.as_deref(), Some("all_rejected"));
     assert_eq!(names.journal, "truck-g-seen");
+}
+
+#[test]
+fn what_is_not_written_has_no_name_but_stays_ours() {
+    let mut own = own(&["^truck.*"]);
+    own.writes_records = false;
+    let names = own.for_input("truck");
+    assert_eq!(
+        (names.output, names.duplicates, names.rejected),
+        (None, None, None)
+    );
+    assert_eq!(names.journal, "truck-g-seen");
+    // Another mode may have made it.
+    assert_eq!(own.resolve(&["truck", "truck_dedup"]), ["truck"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Prepared {
     /// Partitions of the input, and so of the journal.
     pub partitions: i32,
-    /// Partitions of the output.
+    /// Partitions of the output; 0 where none is written.
     pub output_partitions: i32,
     pub names: Names,
     /// Id of the input topic; `None` on brokers before 2.8.
@@ -269,7 +269,11 @@ fn prepared(survey: Survey) -> Result<Prepared, PrepareError> {
         let own = survey.own.iter().find(|own| own.role == role);
         own.and_then(|own| own.found.as_ref())
     };
-    let (Some(output), Some(journal)) = (found(Role::Output), found(Role::Journal)) else {
+    let is_written = survey.names.output.is_some();
+    let (Some(journal), true) = (
+        found(Role::Journal),
+        found(Role::Output).is_some() == is_written,
+    ) else {
         let input = &survey.input.name;
         return Err(PrepareError::Retry(format!(
             "the topics of {input} are not there yet"
@@ -277,7 +281,7 @@ fn prepared(survey: Survey) -> Result<Prepared, PrepareError> {
     };
     Ok(Prepared {
         partitions: survey.input.partitions,
-        output_partitions: output.partitions,
+        output_partitions: found(Role::Output).map_or(0, |output| output.partitions),
         input_id: survey.input.id.clone(),
         journal_id: journal.id.clone(),
         names: survey.names.clone(),

@@ -40,7 +40,7 @@ pub struct Own {
 pub struct Survey {
     pub input: TopicDescription,
     pub names: Names,
-    /// Output, duplicates, rejected (where configured), journal, in this order.
+    /// Output, duplicates, rejected (where records are written to them), journal, in this order.
     pub own: Vec<Own>,
     /// The group has committed offsets in the input. Asked only where it matters: some topic of
     /// ours is absent or smaller than the input.
@@ -53,7 +53,7 @@ pub fn survey(admin: &Admin, config: &Config, topic: &str) -> Result<Survey, Pre
     let ours: Vec<(Role, &String, Option<&TopicTemplate>)> = vec![
         (
             Role::Output,
-            Some(&names.output),
+            names.output.as_ref(),
             Some(&config.output.topic),
         ),
         (

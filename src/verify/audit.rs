@@ -13,7 +13,7 @@ use super::plan::{Group, Input, Output};
 use super::progress::Progress;
 use super::record::{self, Aside, Body};
 use super::witness::Witness;
-use crate::config::{Config, Missing, PartitionBy};
+use crate::config::{Config, Missing, Mode, PartitionBy};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, deployment_seed};
@@ -120,7 +120,8 @@ struct Scope {
     uncounted: u64,
     /// By partition of the output.
     outputs: Vec<Target>,
-    duplicates: Target,
+    /// `None` where they are marked in the output.
+    duplicates: Option<Target>,
     rejected: Target,
 }
 
@@ -221,7 +222,7 @@ impl Scope {
             Verdict::Duplicate(first) => {
                 self.row.duplicates += counts;
                 let expected = expected(place("duplicate"), Some(first), must);
-                [Some((self.duplicates, expected)), None]
+                [Some((self.duplicates.unwrap_or(output), expected)), None]
             }
             Verdict::Unsure => {
                 self.row.unknown += counts;
@@ -232,7 +233,7 @@ impl Scope {
                 let duplicate = expected(place("duplicate"), None, must);
                 [
                     Some((output, expected(0, None, must))),
-                    Some((self.duplicates, duplicate)),
+                    Some((self.duplicates.unwrap_or(output), duplicate)),
                 ]
             }
         }
@@ -317,7 +318,7 @@ impl Audit {
                 gone_from_strand: 0,
                 uncounted: 0,
                 outputs: Vec::new(),
-                duplicates: Target::Unwanted,
+                duplicates: None,
                 rejected: Target::Unwanted,
                 input,
             });
@@ -340,12 +341,17 @@ impl Audit {
         };
         for scope in &mut scopes {
             let (names, partition) = (&scope.input.names, scope.input.part.partition);
-            let outputs = 0..scope.input.output_partitions;
-            scope.outputs = outputs.map(|at| target(&names.output, at)).collect();
-            let side = |name: Option<&String>| {
+            let at = |name: Option<&String>, partition: i32| {
                 name.map_or(Target::Unwanted, |name| target(name, partition))
             };
-            scope.duplicates = side(names.duplicates.as_ref());
+            let outputs = 0..scope.input.output_partitions;
+            scope.outputs = outputs
+                .map(|partition| at(names.output.as_ref(), partition))
+                .collect();
+            let side = |name| at(name, partition);
+            if config.mode != Mode::Mark {
+                scope.duplicates = Some(side(names.duplicates.as_ref()));
+            }
             scope.rejected = side(names.rejected.as_ref());
         }
         Ok(Self {
@@ -463,6 +469,9 @@ impl Audit {
         };
         let aside = match there.it.role {
             Role::Duplicates | Role::Rejected => Aside::of(&message),
+            Role::Output if room.config.mode == Mode::Mark => {
+                Aside::of(&message).filter(|(aside, _)| is_mark(aside, &self.scopes))
+            }
             Role::Output | Role::Journal => None,
         };
         let (aside, own_headers) = aside.unzip();
@@ -527,6 +536,20 @@ impl Audit {
         }
     }
 
+    /// Marked or not, every record is in the output: one that is not there is missing, whatever its
+    /// verdict was, unless the output's beginning is gone.
+    fn count_unmarked_unknowns(&mut self) {
+        let is_cut = |there: &There| there.it.cut.strand || there.it.compacted;
+        if self.there.iter().any(is_cut) {
+            return;
+        }
+        for scope in &mut self.scopes {
+            if !scope.input.compacted {
+                scope.row.missing += std::mem::take(&mut scope.row.unknown);
+            }
+        }
+    }
+
     fn look_at_memory(&self, room: &Room<'_>) -> Result<(), Stop> {
         let seen = self.scopes.iter().map(|scope| scope.judge.memory_bytes());
         let refused = self.scopes.iter().map(|scope| scope.refused.len());
@@ -542,6 +565,9 @@ impl Audit {
             there.strand.finish();
         }
         self.take_events(room);
+        if room.config.mode == Mode::Mark {
+            self.count_unmarked_unknowns();
+        }
         for there in &self.there {
             let Output { part, .. } = &there.it;
             if there.gone_from_input > 0 {
@@ -651,23 +677,33 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
         id: None,
     };
     match event {
-        Event::Confirmed { lane, offset, id } => {
+        Event::Confirmed {
+            lane,
+            offset,
+            id,
+            aside,
+        } => {
             let scope = &mut scopes[lane];
             let counts = u64::from(scope.must(offset) == Must::Be).min(scope.row.unknown);
             scope.row.unknown -= counts;
-            match role {
-                Role::Output => {
+            match (role, aside) {
+                (Role::Output, false) => {
                     scope.row.forwarded += counts;
                     if let Some(id) = id {
                         scope.judge.was_forwarded(id, offset);
                     }
                 }
-                Role::Duplicates => scope.row.duplicates += counts,
-                Role::Rejected | Role::Journal => {}
+                (Role::Output, true) | (Role::Duplicates, _) => scope.row.duplicates += counts,
+                (Role::Rejected | Role::Journal, _) => {}
             }
         }
-        Event::Absent { lane, offset, id } => {
-            if let (Role::Output, Some(id)) = (*role, id) {
+        Event::Absent {
+            lane,
+            offset,
+            id,
+            aside,
+        } => {
+            if let (Role::Output, false, Some(id)) = (*role, aside, id) {
                 scopes[lane].judge.was_not_forwarded(id, offset);
             }
         }
@@ -730,6 +766,16 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
             there.gone_from_input += u64::from(!asked);
         }
     }
+}
+
+/// Whether headers are the mark of this service on a duplicate, and not what an earlier stage has put
+/// there.
+fn is_mark(aside: &Aside, scopes: &[Scope]) -> bool {
+    aside.first.is_some()
+        && scopes.iter().any(|scope| {
+            let input = &scope.input.part;
+            input.topic.as_bytes() == aside.topic && input.partition == aside.partition
+        })
 }
 
 impl Scope {

@@ -35,7 +35,7 @@ pub struct Expected {
     pub offset: i64,
     pub id: Option<Fingerprint>,
     pub body: Body,
-    /// Of a side topic: reason and source; 0 in the output.
+    /// Of a side topic, or a mark in the output: reason and source; else 0.
     pub place: u64,
     pub first: Option<First>,
     pub must: Must,
@@ -59,17 +59,19 @@ impl Found {
 /// What became of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A record that need not be there is.
+    /// A record that need not be there is. `aside`: with headers that say why, see [`Aside`].
     Confirmed {
         lane: usize,
         offset: i64,
         id: Option<Fingerprint>,
+        aside: bool,
     },
     /// A record that need not be there is not.
     Absent {
         lane: usize,
         offset: i64,
         id: Option<Fingerprint>,
+        aside: bool,
     },
     Missing {
         lane: usize,
@@ -433,6 +435,7 @@ impl Strand {
                 lane,
                 offset: it.offset,
                 id: it.id,
+                aside: it.place != 0,
             }),
             Must::Be => {
                 let misnamed = it.first.as_ref().zip(found.aside.as_ref());
@@ -500,7 +503,11 @@ impl Strand {
         at.open -= 1;
         at.may_be_open -= usize::from(waiting.it.must != Must::Be);
         let Expected {
-            offset, id, must, ..
+            offset,
+            id,
+            must,
+            place,
+            ..
         } = waiting.it;
         let is_found = |waiting: &Waiting| matches!(waiting.state, State::At(_));
         let nothing_yet = at.last.is_none() && !at.waiting.range(..index).any(is_found);
@@ -509,7 +516,12 @@ impl Strand {
             (Must::Be, false) => self.events.push(Event::Missing { lane, offset }),
             (Must::MayBe | Must::Outside, true) => {}
             (Must::MayBe | Must::Outside, false) => {
-                self.events.push(Event::Absent { lane, offset, id });
+                self.events.push(Event::Absent {
+                    lane,
+                    offset,
+                    id,
+                    aside: place != 0,
+                });
             }
         }
     }

@@ -180,11 +180,13 @@ fn what_may_be_there_is_no_difference_either_way() {
         lane: 0,
         offset: 1,
         id: Some(1),
+        aside: false,
     };
     let absent = Event::Absent {
         lane: 0,
         offset: 3,
         id: Some(3),
+        aside: false,
     };
     assert_eq!(strand.events().collect::<Vec<_>>(), [confirmed, absent]);
 }

@@ -174,7 +174,12 @@ impl<'a> Survey<'a> {
 
     /// `None` where the service has not prepared anything for it yet.
     fn topic(&self, name: &str, names: Names) -> Result<Option<Topic>, Stop> {
-        let mut asked = vec![name, &names.output, &names.journal];
+        let Some(output_name) = names.output.as_deref() else {
+            return Err(Stop::usage(
+                "there is nothing to audit: mode: observe writes no record",
+            ));
+        };
+        let mut asked = vec![name, output_name, &names.journal];
         let sides: Vec<(Role, &String)> = [
             (Role::Duplicates, names.duplicates.as_ref()),
             (Role::Rejected, names.rejected.as_ref()),
@@ -208,7 +213,7 @@ impl<'a> Survey<'a> {
         let Some(output) = output else {
             return match committed.is_empty() {
                 true => Ok(None),
-                false => Err(absent("output", &names.output)),
+                false => Err(absent("output", output_name)),
             };
         };
         let mut side = Vec::new();
@@ -591,7 +596,7 @@ impl<'a> Survey<'a> {
                 (false, true) => (input.part.topic.clone(), input.part.partition),
             };
             let names = [
-                Some(&input.names.output),
+                input.names.output.as_ref(),
                 input.names.duplicates.as_ref(),
                 input.names.rejected.as_ref(),
             ];

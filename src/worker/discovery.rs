@@ -99,12 +99,9 @@ impl Worker {
         for topic in known {
             let names = &topic.names;
             asked.push((names.journal.as_str(), Some(*topic)));
-            let beside = [&names.duplicates, &names.rejected].into_iter().flatten();
-            asked.extend(
-                std::iter::once(&names.output)
-                    .chain(beside)
-                    .map(|name| (name.as_str(), None)),
-            );
+            let written = [&names.output, &names.duplicates, &names.rejected];
+            let written = written.into_iter().flatten();
+            asked.extend(written.map(|name| (name.as_str(), None)));
         }
         let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
         let Ok(found) = self.admin.describe(&names) else {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
 use crate::commit::{Open, Trouble, drain, not_taken};
-use crate::config::{Config, Missing, PartitionBy};
+use crate::config::{Config, Missing, Mode, PartitionBy};
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
@@ -183,7 +183,10 @@ fn send(
 ) -> Result<(), Trouble> {
     let names = &scope.topic.names;
     let (topic, target) = match fate {
-        Fate::Forward => (Some(&names.output), Target::Output),
+        Fate::Forward => (names.output.as_ref(), Target::Output),
+        Fate::Duplicate { .. } if config.mode == Mode::Mark => {
+            (names.output.as_ref(), Target::Output)
+        }
         Fate::Duplicate { .. } => (names.duplicates.as_ref(), Target::Duplicates),
         Fate::Reject(_) => (names.rejected.as_ref(), Target::Rejected),
         Fate::Drop => (None, Target::Rejected),
@@ -218,7 +221,7 @@ fn send(
         .map_err(|error| not_taken(&error, scope, message.offset(), target))
 }
 
-/// Adds the headers that say why a record is not in the output.
+/// Adds the headers that say why a record is not in the output, or is marked there.
 fn explained(
     headers: Option<OwnedHeaders>,
     fate: &Fate,
@@ -266,7 +269,7 @@ fn refused_without_topic(scope: &Scope, offset: i64, rejection: Rejection) -> St
     };
     Stop::contradiction(format!(
         "the record {topic}-{partition} offset {offset} is refused by {} ({}). Change {setting} of that topic, or set rejected.topic so that such records go there",
-        scope.topic.names.output,
+        scope.topic.names.output.as_deref().unwrap_or("the output"),
         rejection.as_str()
     ))
 }

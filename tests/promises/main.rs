@@ -6,6 +6,7 @@
 mod crash;
 mod exactly_once;
 mod life;
+mod modes;
 mod rebalance;
 mod refused;
 mod store;

@@ -3,7 +3,7 @@
 use indicatif::HumanCount;
 
 use super::report::{Report, count};
-use crate::config::{Config, Start};
+use crate::config::{Config, Mode, Start};
 use crate::topics::admin::Settings;
 use crate::topics::plan::{Decision, decide};
 use crate::topics::prepare::sentence_of;
@@ -27,6 +27,11 @@ pub fn report(
         input.replication,
         HumanCount(records.unsigned_abs())
     ));
+    match config.mode {
+        Mode::Filter => {}
+        Mode::Mark => out.ok("mode mark: all records would go to the output, duplicates with headers that say so"),
+        Mode::Observe => out.ok("mode observe: no record would be written; verdicts are counted, and ids remembered in the journal"),
+    }
     let committed = admin.committed(&input.name, input.partitions)?;
     report_offsets(out, config, survey, &marks, &committed);
     let input_settings = admin.settings(&input.name)?;

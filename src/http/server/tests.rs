@@ -26,7 +26,7 @@ fn start() -> Running {
     let site = Site {
         metrics: Metrics::new(),
         health: Health::new(),
-        status: Arc::new(Status::new("g", "i")),
+        status: Arc::new(Status::new("g", "i", crate::config::Mode::Filter)),
     };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listeners = runtime
