@@ -106,6 +106,15 @@ pub struct TopicMetrics {
     pub filter_false_positives: IntCounter,
 }
 
+/// What the sentinel of an input topic counts.
+#[derive(Clone)]
+pub struct SentinelMetrics {
+    /// Ids that were let through and sampled.
+    pub samples: IntCounter,
+    /// Of these, ids that had been let through in another partition.
+    pub crossings: IntCounter,
+}
+
 /// The gauges of one assigned partition, resolved once.
 #[derive(Clone)]
 pub struct PartitionMetrics {
@@ -139,6 +148,8 @@ struct TopicFamilies {
     dropped: IntCounterVec,
     missing_id: IntCounterVec,
     duplicate_age: HistogramVec,
+    sentinel_samples: IntCounterVec,
+    sentinel_crossings: IntCounterVec,
     filter_checks: IntCounterVec,
     filter_positives: IntCounterVec,
     filter_false_positives: IntCounterVec,
@@ -306,6 +317,14 @@ impl Metrics {
         }
     }
 
+    /// The counters of the sentinel of one input topic.
+    pub fn sentinel(&self, topic: &str) -> SentinelMetrics {
+        SentinelMetrics {
+            samples: self.topics.sentinel_samples.with_label_values(&[topic]),
+            crossings: self.topics.sentinel_crossings.with_label_values(&[topic]),
+        }
+    }
+
     /// Counts a transaction that was aborted. `cause` is one of a fixed set of words.
     pub fn transaction_aborted(&self, cause: &'static str) {
         self.transactions
@@ -399,6 +418,18 @@ impl TopicFamilies {
                 "Stream time between a duplicate and the letting-through of its id.",
                 &["topic"],
                 AGE_BUCKETS_SECONDS,
+            ),
+            sentinel_samples: counters(
+                r,
+                "kafka_dedup_scope_sampled_ids_total",
+                "Ids let through that were compared with other partitions: one in 64.",
+                &["topic"],
+            ),
+            sentinel_crossings: counters(
+                r,
+                "kafka_dedup_scope_crossing_ids_total",
+                "Sampled ids that another partition of this process had let through before: duplicates that the scope does not see. About one in 100,000 is mistaken.",
+                &["topic"],
             ),
             filter_checks: counters(
                 r,

@@ -21,7 +21,7 @@ use crate::http::server::{self, Site};
 use crate::http::status::Status;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::worker::{self, Pulse, Shared};
+use crate::worker::{self, Pulse, Sentinels, Shared};
 
 /// How long answers that are under way may hold up the end.
 const HTTP_END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -72,6 +72,7 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         status: site.status,
         shutdown: Arc::clone(&shutdown),
         runtime: runtime.handle().clone(),
+        sentinels: Arc::new(Sentinels::default()),
     };
     let result = run_workers(&config, &shared);
 

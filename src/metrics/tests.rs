@@ -16,6 +16,7 @@ fn a_scrape_shows_every_metric_with_its_type() {
     let metrics = Metrics::new();
     metrics.set_mode(Mode::Observe);
     let _ = metrics.topic("a");
+    let _ = metrics.sentinel("a");
     let _ = metrics.partition("a", 3);
     metrics
         .client_errors
@@ -50,6 +51,8 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "restore_remaining_offsets gauge",
             "restored_ids gauge",
             "restores_total counter",
+            "scope_crossing_ids_total counter",
+            "scope_sampled_ids_total counter",
             "store_degraded gauge",
             "store_errors_total counter",
             "store_memory_bytes gauge",

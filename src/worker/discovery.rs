@@ -140,6 +140,11 @@ impl Worker {
             id: prepared.input_id,
             journal_id: prepared.journal_id,
             metrics: self.shared.metrics.topic(name),
+            sentinel: self.shared.sentinels.of(
+                name,
+                self.config.window.time_ms,
+                &self.shared.metrics,
+            ),
         });
         self.topics.insert(name.to_owned(), Arc::clone(&topic));
         Ok(topic)

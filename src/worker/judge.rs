@@ -14,6 +14,7 @@ use crate::sink::{Origin, Outgoing, Sink, Target};
 use crate::store::Damage;
 use crate::window::Verdict;
 use crate::worker::scope::{Rejection, Scope, Scopes};
+use crate::worker::sentinel;
 
 /// What a record passes through: borrowed for one record at a time.
 pub struct Room<'a> {
@@ -128,6 +129,9 @@ fn fate(
         Identity::Id(fingerprint) => match window.judge(fingerprint, offset)? {
             Verdict::Forward => {
                 tally.forwarded += 1;
+                if sentinel::is_sampled(fingerprint) {
+                    tally.samples.push(fingerprint);
+                }
                 return Ok(Fate::Forward);
             }
             Verdict::Duplicate {

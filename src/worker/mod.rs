@@ -15,6 +15,7 @@ pub mod judge;
 mod partitions;
 mod pulse;
 pub mod scope;
+pub mod sentinel;
 mod transactions;
 
 use std::collections::{HashMap, VecDeque};
@@ -45,6 +46,7 @@ use crate::topics::{self, Admin, PrepareError};
 use crate::window::{Counts, SeenWindow};
 pub use pulse::Pulse;
 use scope::{Recovering, Scope, Scopes, Tally, Topic};
+pub use sentinel::Sentinels;
 
 /// What the workers of a process share.
 #[derive(Clone)]
@@ -58,6 +60,7 @@ pub struct Shared {
     /// One a worker.
     pub pulses: Arc<[Pulse]>,
     pub runtime: tokio::runtime::Handle,
+    pub sentinels: Arc<Sentinels>,
 }
 
 /// How long one poll may wait for records.

@@ -12,7 +12,8 @@ use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::source::Partition;
 use crate::store::Anchor;
 use crate::topics::names::Names;
-use crate::window::{Counts, SeenWindow};
+use crate::window::{Counts, Fingerprint, SeenWindow};
+use crate::worker::sentinel::Sentinel;
 
 /// An input topic as this worker needs it.
 pub struct Topic {
@@ -25,6 +26,7 @@ pub struct Topic {
     pub id: Option<String>,
     pub journal_id: Option<String>,
     pub metrics: TopicMetrics,
+    pub sentinel: Arc<Sentinel>,
 }
 
 /// Why a record was rejected; also what its `dedup-reason` header says.
@@ -63,6 +65,8 @@ pub struct Tally {
     pub dropped: u64,
     pub missing_id: u64,
     pub duplicate_ages_ms: Vec<i64>,
+    /// Of the ids that were let through, those that the sentinel wants to know of.
+    pub samples: Vec<Fingerprint>,
 }
 
 /// One input partition.
@@ -151,6 +155,9 @@ impl Scope {
         for age in tally.duplicate_ages_ms {
             topic.duplicate_age_seconds.observe(age as f64 / 1000.0);
         }
+        let now_ms = self.window.stream_time_ms();
+        let sentinel = &self.topic.sentinel;
+        sentinel.take(self.partition, now_ms, &tally.samples);
         let counts = self.window.take_filter_counts();
         topic.filter_checks.inc_by(counts.checks);
         topic.filter_positives.inc_by(counts.positives);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::exactly_once::by_header;
 use crate::kit::stream::Stream;
-use crate::kit::{Deployment, Rec, broker, now_ms, unique, wait_for};
+use crate::kit::{Deployment, Instance, Rec, broker, now_ms, unique, wait_for};
 
 #[test]
 fn a_pattern_takes_new_topics_and_never_its_own() {
@@ -54,6 +54,49 @@ fn a_pattern_takes_new_topics_and_never_its_own() {
         );
     }
     assert!(instance.terminate().success());
+}
+
+/// The output holds them, as promised; but nobody means to have it so.
+#[test]
+fn ids_that_come_in_several_partitions_are_told_of() {
+    let t = now_ms() - 60_000;
+    let ids =
+        |from: i64| (from..from + 6000).map(move |n| Rec::with_id(n.to_string(), t + n % 1000));
+    for (second, crossing) in [(3000, true), (6000, false)] {
+        let mut deployment = Deployment::new("crossing", 2, "");
+        deployment.extra += "workers: 2\n";
+        broker().produce(&deployment.input, 0, &ids(0).collect::<Vec<_>>());
+        let mut instance = deployment.start("one");
+        let metric = |instance: &Instance, name: &str| {
+            instance.metric(&format!("kafka_dedup_scope_{name}_ids_total"))
+        };
+        deployment.wait_until_caught_up(Duration::from_secs(60));
+        wait_for("samples", Duration::from_secs(60), || {
+            metric(&instance, "sampled") > 50.0
+        });
+        // In its own partition an id is a duplicate, not a crossing.
+        broker().produce(&deployment.input, 0, &ids(0).collect::<Vec<_>>());
+        broker().produce(&deployment.input, 1, &ids(second).collect::<Vec<_>>());
+        deployment.wait_until_caught_up(Duration::from_secs(60));
+        wait_for("all to be counted", Duration::from_secs(60), || {
+            instance.metric("kafka_dedup_records_received_total") == 18_000.0
+        });
+        let (sampled, found) = (metric(&instance, "sampled"), metric(&instance, "crossing"));
+        assert!(
+            (100.0..300.0).contains(&sampled),
+            "of 12,000 ids: {sampled}"
+        );
+        let log = instance.log_text();
+        let warned = log.contains("had been let through in another partition");
+        if crossing {
+            assert!((20.0..90.0).contains(&found), "of 3,000 ids: {found}");
+            assert!(warned, "{log}");
+        } else {
+            assert_eq!(found, 0.0);
+            assert!(!warned, "{log}");
+        }
+        assert!(instance.terminate().success());
+    }
 }
 
 #[test]
