@@ -63,7 +63,8 @@ impl Open {
 
 /// Opens a transaction.
 pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
-    sink.begin().map_err(|error| consequence(&error, "begin"))?;
+    sink.begin()
+        .map_err(|error| consequence(&error, "begin", sink.transactional_id()))?;
     fail::fail_point!("begin", |_| crate::exit::die());
     Ok(Open {
         begun: Instant::now(),
@@ -103,7 +104,7 @@ pub fn prepare(
                 target: Target::Journal,
             };
             sink.send(outgoing, origin, deadline)
-                .map_err(|error| not_sent(&error, &scope.topic.names.journal))?;
+                .map_err(|error| not_sent(&error, Target::Journal, &scope.topic.names.journal))?;
         }
     }
     fail::fail_point!("produced", |_| crate::exit::die());
@@ -159,7 +160,9 @@ pub fn commit(
     metrics.observe_step("offsets", started.elapsed());
     let started = Instant::now();
     sink.commit(remaining(deadline).max(Duration::from_secs(1)))
-        .map_err(|error| certain_or_in_doubt(consequence(&error, "commit")))?;
+        .map_err(|error| {
+            certain_or_in_doubt(consequence(&error, "commit", sink.transactional_id()))
+        })?;
     fail::fail_point!("committed", |_| crate::exit::die());
     fail::fail_point!("commit-unknown", |_| Err(Trouble::InDoubt {
         cause: "commit",
@@ -187,7 +190,7 @@ fn send_offsets(
             Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err(offsets_not_added(&error)),
+            Err(error) => return Err(offsets_not_added(&error, sink.transactional_id())),
         }
     }
 }
@@ -215,7 +218,8 @@ pub fn abort(sink: &Sink, scopes: &mut Scopes, config: &Config) -> Result<(), Tr
         scope.discard();
     }
     // An abort that cannot be aborted leaves a producer of no use.
-    outcome.map_err(|error| certain_or_in_doubt(consequence(&error, "abort")))
+    outcome
+        .map_err(|error| certain_or_in_doubt(consequence(&error, "abort", sink.transactional_id())))
 }
 
 /// Once the request that ends a transaction may have been sent, no error is one after which the same
@@ -230,8 +234,8 @@ fn certain_or_in_doubt(trouble: Trouble) -> Trouble {
 /// librdkafka says of offsets that were not answered in time that the transaction can be aborted. It
 /// can, but the request may be on its way still. It names producer and epoch and not the transaction:
 /// arriving late, it would move the offsets in the next one. So the epoch must end with it (I7).
-fn offsets_not_added(error: &KafkaError) -> Trouble {
-    let trouble = consequence(error, "offsets");
+fn offsets_not_added(error: &KafkaError, transactional_id: &str) -> Trouble {
+    let trouble = consequence(error, "offsets", transactional_id);
     match error.rdkafka_error_code() {
         Some(code) if is_unanswered(code) => certain_or_in_doubt(trouble),
         _ => trouble,
@@ -252,11 +256,13 @@ fn is_unanswered(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What a failed call to the producer means for the transaction.
-pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
+/// What a failed call to the producer of this transactional id means for the transaction.
+pub fn consequence(error: &KafkaError, step: &'static str, transactional_id: &str) -> Trouble {
     let code = error.rdkafka_error_code();
     let why = match error {
-        KafkaError::Transaction(native) => format!("{step}: {}", native.string()),
+        KafkaError::Transaction(native) => {
+            format!("{step}: {}", native.string().trim_end_matches('.'))
+        }
         other => format!("{step}: {other}"),
     };
     match (code, error) {
@@ -268,7 +274,7 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
             ),
             _,
         ) => Trouble::Stop(Stop::contradiction(format!(
-            "{why}. Allow Write and Describe on the transactional id (kafka-acls --transactional-id), then start again"
+            "{why}. Allow Write and Describe on the transactional id {transactional_id} (kafka-acls --transactional-id), then start again"
         ))),
         (_, KafkaError::Transaction(native)) if native.is_error() && native.is_fatal() => {
             Trouble::InDoubt {
@@ -277,7 +283,8 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
             }
         }
         (_, KafkaError::Transaction(native)) if native.txn_requires_abort() => {
-            let why = format!("{why}{}", code.map_or("", permission_hint));
+            let hint = code.map_or("", offsets_hint);
+            let why = format!("{why}{hint}");
             Trouble::Abort { cause: step, why }
         }
         _ => Trouble::InDoubt { cause: step, why },
@@ -285,9 +292,10 @@ pub fn consequence(error: &KafkaError, step: &'static str) -> Trouble {
 }
 
 /// What it means that a record could not be handed to the producer.
-fn not_sent(error: &KafkaError, to: &str) -> Trouble {
-    let hint = error.rdkafka_error_code().map_or("", permission_hint);
-    let why = format!("produce to {to}: {error}{hint}");
+fn not_sent(error: &KafkaError, target: Target, to: &str) -> Trouble {
+    let code = error.rdkafka_error_code();
+    let hint = code.map_or_else(String::new, |code| write_hint(code, to));
+    let why = format!("produce to the {target} topic {to}: {error}{hint}");
     match error.rdkafka_error_code() {
         Some(code) if is_fence(code) => Trouble::Fenced { why },
         Some(RDKafkaErrorCode::Fatal) => Trouble::InDoubt {
@@ -310,15 +318,34 @@ fn is_fence(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What a person can do about it, where the ACLs are in the way.
-fn permission_hint(code: RDKafkaErrorCode) -> &'static str {
+/// What a person can do about it, where the ACLs are in the way of the input offsets. Which topic it is,
+/// the client does not say.
+fn offsets_hint(code: RDKafkaErrorCode) -> &'static str {
     match code {
-        RDKafkaErrorCode::TopicAuthorizationFailed => ". Allow Write on that topic (kafka-acls)",
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            ". Allow Read on the input topics, and Write on the others (kafka-acls)"
+        }
         RDKafkaErrorCode::GroupAuthorizationFailed => {
             ". Allow Read on the consumer group (kafka-acls)"
         }
         _ => "",
     }
+}
+
+/// The same, of a record that was sent to this topic.
+fn write_hint(code: RDKafkaErrorCode, topic: &str) -> String {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            format!(". Allow Write on topic {topic} (kafka-acls)")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Given up by the client because something else had failed.
+fn is_purge(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::PurgeQueue | Code::PurgeInflight)
 }
 
 /// Why a broker refuses a record for good, if that is what the code says.
@@ -367,14 +394,19 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
             ),
         };
     }
-    let why = match failures.first() {
-        Some(failure) => format!(
-            "{} records were not delivered, the first to the {} topic: {}{}",
-            failures.len(),
-            failure.origin.target,
-            failure.code,
-            permission_hint(failure.code)
-        ),
+    // The records behind the one that failed are purged: that says nothing.
+    let telling = failures.iter().find(|failure| !is_purge(failure.code));
+    let why = match telling.or(failures.first()) {
+        Some(failure) => {
+            let Origin { scope, target, .. } = failure.origin;
+            let topic = scopes.at(scope).map_or("", |scope| scope.topic_of(target));
+            format!(
+                "{} records were not delivered, one of them to the {target} topic {topic}: {}{}",
+                failures.len(),
+                failure.code,
+                write_hint(failure.code, topic)
+            )
+        }
         None => "records were not delivered".to_owned(),
     };
     if failures.iter().any(|failure| is_fence(failure.code)) {
@@ -423,10 +455,7 @@ pub fn not_taken(error: &KafkaError, scope: &mut Scope, offset: i64, target: Tar
     let code = error.rdkafka_error_code();
     match code.and_then(|code| Some((code, refusal(code)?))) {
         Some((code, rejection)) => refused_record(scope, offset, target, code, rejection),
-        None => {
-            let (topic, partition) = scope.partition_key();
-            not_sent(error, &format!("{target} topic of {topic}-{partition}"))
-        }
+        None => not_sent(error, target, scope.topic_of(target)),
     }
 }
 
@@ -504,5 +533,23 @@ mod tests {
         ));
         let fenced = certain_or_in_doubt(Trouble::Fenced { why: String::new() });
         assert!(matches!(fenced, Trouble::Fenced { .. }));
+    }
+
+    #[test]
+    fn what_the_acls_forbid_is_named() {
+        use RDKafkaErrorCode as Code;
+        let error = KafkaError::Global(Code::TransactionalIdAuthorizationFailed);
+        let trouble = consequence(&error, "begin", "orders-dedup-a-0");
+        let Trouble::Stop(stop) = trouble else {
+            panic!("{trouble:?}")
+        };
+        let named = "Describe on the transactional id orders-dedup-a-0 ";
+        assert!(stop.sentence.contains(named), "{stop}");
+        let error = KafkaError::MessageProduction(Code::TopicAuthorizationFailed);
+        let trouble = not_sent(&error, Target::Output, "orders_dedup");
+        let Trouble::Abort { why, .. } = trouble else {
+            panic!("{trouble:?}")
+        };
+        assert!(why.contains("Allow Write on topic orders_dedup "), "{why}");
     }
 }

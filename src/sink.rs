@@ -149,6 +149,7 @@ impl ProducerContext for SinkContext {
 pub struct Sink {
     /// Shared with the call that is under way, and for good with one that was given up.
     producer: Arc<ThreadedProducer<SinkContext>>,
+    transactional_id: String,
     /// Records handed to this producer since it was made.
     sent: u64,
     /// The records of the open transaction, by their index in it.
@@ -175,9 +176,15 @@ impl Sink {
             })?;
         Ok(Self {
             producer: Arc::new(producer),
+            transactional_id: clients::transactional_id(config, worker),
             sent: 0,
             origins: Vec::new(),
         })
+    }
+
+    /// What the broker knows this producer by.
+    pub fn transactional_id(&self) -> &str {
+        &self.transactional_id
     }
 
     /// Takes the transactional id over: what its last user left open is ended first.

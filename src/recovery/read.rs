@@ -135,6 +135,12 @@ impl Room {
                 }
                 Some(Err(error)) => {
                     self.metrics.client_error(error.rdkafka_error_code());
+                    if error.rdkafka_error_code()
+                        == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
+                    {
+                        // The client goes on trying.
+                        tracing::warn!(%error, "a journal may not be read; trying again. Allow Read on it");
+                    }
                     if is_out_of_range(&error) {
                         // Which partition it was, the error does not say.
                         return self.read_again("the journal was trimmed while it was read");

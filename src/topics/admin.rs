@@ -146,12 +146,28 @@ impl Admin {
             Some(Ok(topic)) => Ok(Some(topic.clone())),
             Some(Err(e)) if is_absent(e.code) => Ok(None),
             Some(Err(e)) if is_forbidden(e.code) => Err(Stop::contradiction(format!(
-                "topic {name} may not be described: {e}. Grant Describe on topic {name} to this user"
+                "topic {name} may not be described: {e}. Grant Describe on topic {name} to this user; Read and Write, whichever it needs there, include it"
             ))
             .into()),
             Some(Err(e)) => Err(self.retry(&format!("topic {name} could not be described"), e)),
             None => Err(PrepareError::Retry(format!("the cluster did not answer for topic {name}"))),
         }
+    }
+
+    /// What this client may do with each topic: nothing where it may not even look; `None` where the
+    /// broker does not tell, or there is no such topic.
+    pub fn permitted(
+        &self,
+        names: &[&str],
+    ) -> Result<Vec<Option<BTreeSet<Permission>>>, PrepareError> {
+        let found = describe::topics(self.observer.client(), names, TIMEOUT)
+            .map_err(|error| self.retry("the topics could not be described", &error))?;
+        let permitted = |name: &&str| match found.iter().find(|(found, _)| found == name) {
+            Some((_, Ok(topic))) => topic.permitted.clone(),
+            Some((_, Err(error))) if is_forbidden(error.code) => Some(BTreeSet::new()),
+            _ => None,
+        };
+        Ok(names.iter().map(permitted).collect())
     }
 
     /// A topic's effective settings; `None` where the ACLs forbid to read them, or it is absent.

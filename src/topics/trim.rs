@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::Admin;
+use super::admin::is_forbidden;
 use crate::kafka::context::Logged;
 
 /// One request may take this long.
@@ -162,10 +163,15 @@ impl Shared {
     }
 
     fn report(&self, (journal, partition): &(String, i32), offset: i64, error: &KafkaError) {
+        let remedy = match error.rdkafka_error_code() {
+            Some(code) if is_forbidden(code) => format!(
+                "grant Delete on topic {journal}, or set journal.retention (longer than the window)"
+            ),
+            _ => "it is tried again with the next slice that is over".to_owned(),
+        };
         let sentence = format!(
             "journal {journal} partition {partition} could not be trimmed before offset {offset}: \
-             {error}. Nothing is wrong but its size: grant Delete on topic {journal}, or set \
-             journal.retention (longer than the window)"
+             {error}. Nothing is wrong but its size: {remedy}"
         );
         (self.on_failure)(&sentence);
         let mut state = self.state();

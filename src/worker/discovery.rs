@@ -1,6 +1,8 @@
 //! Which topics the worker reads: found, prepared, subscribed to.
 
+use super::transactions::ABORTS_NOT_READY;
 use super::*;
+use crate::kafka::describe::Permission;
 use crate::recovery::locate::{is_another, made_anew};
 
 impl Worker {
@@ -11,6 +13,8 @@ impl Worker {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::debug!(%error, "topics cannot be listed");
+                let text = format!("{error}; trying again");
+                self.tell("kafka", Condition::NotReady(text));
                 self.next_discovery = Instant::now() + Duration::from_secs(1);
                 return Ok(());
             }
@@ -50,6 +54,7 @@ impl Worker {
             self.tell("group", Condition::NotReady(waits_for.to_owned()));
         }
         self.tell_inputs(&inputs);
+        self.tell_permissions();
         if inputs.is_empty() || inputs == self.subscribed {
             return Ok(());
         }
@@ -128,6 +133,58 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Where something cannot be done, the client often says that it is not authorized and not to what:
+    /// so the cluster is asked what is missing.
+    fn tell_permissions(&mut self) {
+        let suspected = self.read_refused
+            || self.aborts_in_a_row >= ABORTS_NOT_READY
+            || !self.scopes.recovering().is_empty();
+        let missing = match suspected.then(|| self.missing_permissions()) {
+            Some(Err(error)) => {
+                tracing::debug!(%error, "permissions cannot be asked for");
+                return;
+            }
+            Some(Ok(missing)) => missing,
+            None => Vec::new(),
+        };
+        if missing.is_empty() {
+            self.read_refused = false;
+            let text = "nothing is known to be missing".to_owned();
+            return self.tell("permissions", Condition::Ready(text));
+        }
+        let text = format!(
+            "this user may not do all it has to; trying again. Allow {} (kafka-acls)",
+            missing.join(", ")
+        );
+        self.tell("permissions", Condition::NotReady(text));
+        self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
+    }
+
+    /// `Write on topic orders_dedup`, of all that is needed on topics while records flow.
+    fn missing_permissions(&self) -> Result<Vec<String>, PrepareError> {
+        use Permission::{Read, Write};
+        let mut needed: Vec<(&str, &[Permission])> = Vec::new();
+        for Topic { name, names, .. } in self.topics.values().map(Arc::as_ref) {
+            needed.push((name, &[Read]));
+            let beside = [&names.duplicates, &names.rejected].into_iter().flatten();
+            needed.extend(
+                std::iter::once(&names.output)
+                    .chain(beside)
+                    .map(|name| (name.as_str(), &[Write][..])),
+            );
+            needed.push((&names.journal, &[Read, Write]));
+        }
+        let names: Vec<&str> = needed.iter().map(|(name, _)| *name).collect();
+        let permitted = self.admin.permitted(&names)?;
+        let mut missing = Vec::new();
+        for ((name, needed), permitted) in needed.iter().zip(permitted) {
+            let Some(permitted) = permitted else { continue };
+            let without = needed.iter().filter(|it| !permitted.contains(it));
+            missing.extend(without.map(|it| format!("{it:?} on topic {name}")));
+        }
+        Ok(missing)
     }
 
     pub(super) fn prepare_topic(&mut self, name: &str) -> Result<Arc<Topic>, PrepareError> {

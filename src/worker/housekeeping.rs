@@ -73,6 +73,7 @@ impl Worker {
             .store_memory_bytes
             .set(i64::try_from(memory).unwrap_or(i64::MAX));
         self.tell_recovery();
+        self.look_at_membership();
         Ok(())
     }
 
@@ -187,7 +188,7 @@ impl Worker {
             Condition::Ready(format!("reading {}", inputs.join(", ")))
         } else {
             Condition::NotReady(format!(
-                "no topic yet for {}; waiting for it",
+                "no topic yet for {}, or none that this user may read; waiting for it",
                 absent.join(", ")
             ))
         };

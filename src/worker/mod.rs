@@ -12,6 +12,7 @@
 mod discovery;
 mod housekeeping;
 pub mod judge;
+mod membership;
 mod partitions;
 mod pulse;
 pub mod scope;
@@ -34,6 +35,7 @@ use crate::http::health::{Condition, Health, worker_component};
 use crate::http::status::{PartitionStatus, Status};
 use crate::identify::{Identifier, deployment_seed};
 use crate::journal::Identity;
+use crate::kafka::context::advice;
 use crate::metrics::{Metrics, PartitionMetrics};
 use crate::recovery::{Recovered, Recovery, Request, Restored};
 use crate::sink::Sink;
@@ -44,6 +46,7 @@ use crate::topics::prepare::prepare;
 use crate::topics::trim::Trimmer;
 use crate::topics::{self, Admin, PrepareError};
 use crate::window::{Counts, SeenWindow};
+use membership::Standing;
 pub use pulse::Pulse;
 use scope::{Recovering, Scope, Scopes, Tally, Topic};
 pub use sentinel::Sentinels;
@@ -133,6 +136,9 @@ struct Worker {
     fenced_at: VecDeque<Instant>,
     replacements: u32,
     aborts_in_a_row: u32,
+    standing: Standing,
+    /// The ACLs kept records of an input from being read.
+    read_refused: bool,
     /// Nothing is polled before this time: the pause after a failed transaction.
     resume_at: Instant,
     next_housekeeping: Instant,
@@ -173,6 +179,8 @@ impl Worker {
             fenced_at: VecDeque::new(),
             replacements: 0,
             aborts_in_a_row: 0,
+            standing: Standing::Joining,
+            read_refused: false,
             resume_at: now,
             next_housekeeping: now,
             next_discovery: now,
@@ -207,6 +215,8 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "Kafka is not reached yet");
+                    let text = format!("connecting: {error}");
+                    self.tell("kafka", Condition::NotReady(text));
                     std::thread::sleep(Duration::from_millis(200));
                 }
             }
@@ -353,7 +363,9 @@ impl Worker {
     /// The end of a sentence: what librdkafka said last, or nothing.
     fn last_error_of_source(&self) -> String {
         let last = self.source.as_ref().and_then(Source::last_error);
-        last.map_or_else(String::new, |error| format!("; last error: {error}"))
+        last.map_or_else(String::new, |error| {
+            format!("; last error: {error}{}", advice(&error))
+        })
     }
 
     fn note_poll_error(&mut self, error: &KafkaError) -> Result<(), Stop> {
@@ -384,13 +396,12 @@ impl Worker {
                 Ok(())
             }
             Some(Code::GroupAuthorizationFailed) => {
-                self.tell(
-                    "kafka",
-                    Condition::NotReady(format!(
-                        "not authorized to be a member of the group {0}; trying again. Allow Read on group {0}",
-                        self.config.kafka.group_id
-                    )),
-                );
+                self.stands(Standing::KeptOut(Instant::now()));
+                Ok(())
+            }
+            Some(Code::TopicAuthorizationFailed) => {
+                tracing::warn!(%error, "an input may not be read; trying again. Allow Read on it");
+                self.read_refused = true;
                 self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 Ok(())
             }
@@ -416,14 +427,14 @@ impl Worker {
 
 /// How often new topics and partitions are looked for: as often as the client looks itself.
 fn discovery_interval(config: &Config) -> Duration {
-    let property = "topic.metadata.refresh.interval.ms";
-    let configured = config
-        .kafka
-        .consumer_properties
-        .get(property)
-        .or_else(|| config.kafka.properties.get(property))
-        .and_then(|value| value.parse::<u64>().ok());
+    let configured = consumer_property_ms(config, "topic.metadata.refresh.interval.ms");
     Duration::from_millis(configured.unwrap_or(30_000).max(100))
+}
+
+fn consumer_property_ms(config: &Config, property: &str) -> Option<u64> {
+    let special = config.kafka.consumer_properties.get(property);
+    let value = special.or_else(|| config.kafka.properties.get(property))?;
+    value.trim().parse().ok()
 }
 
 fn wall_clock_ms() -> i64 {

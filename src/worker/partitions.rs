@@ -25,6 +25,7 @@ impl Worker {
                     self.abandon_transaction();
                     self.rewind();
                     self.forget(&partitions, "lost");
+                    self.stands(Standing::Lost(Instant::now()));
                 }
             }
         }
@@ -54,7 +55,7 @@ impl Worker {
         }
         self.tell_recovery();
         // Last: the partitions hold the latch now.
-        self.tell("group", Condition::Ready("member of the group".to_owned()));
+        self.stands(Standing::Member);
         Ok(())
     }
 
@@ -68,6 +69,13 @@ impl Worker {
         }
         self.to_start
             .retain(|(partition, _)| !partitions.contains(partition));
+        if self.scopes.active().next().is_none() {
+            self.aborts_in_a_row = 0;
+            self.tell(
+                "transactions",
+                Condition::Ready("nothing to commit".to_owned()),
+            );
+        }
         if let Some(source) = &self.source
             && let Err(error) = source.acknowledge_revoked(partitions)
         {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::metrics::{PartitionMetrics, TopicMetrics};
+use crate::sink::Target;
 use crate::source::Partition;
 use crate::store::Anchor;
 use crate::topics::names::Names;
@@ -107,6 +108,17 @@ impl Scope {
     /// The partition, by name and number.
     pub fn partition_key(&self) -> Partition {
         (self.topic.name.clone(), self.partition)
+    }
+
+    /// The topic that such records of this scope go to; empty where none is configured.
+    pub fn topic_of(&self, target: Target) -> &str {
+        let names = &self.topic.names;
+        match target {
+            Target::Output => &names.output,
+            Target::Duplicates => names.duplicates.as_deref().unwrap_or_default(),
+            Target::Rejected => names.rejected.as_deref().unwrap_or_default(),
+            Target::Journal => &names.journal,
+        }
     }
 
     /// After commit: the overlay becomes part of the window, the tally part of the metrics.

@@ -6,7 +6,7 @@ use crate::broken::{self, Bug};
 use crate::kafka::bounded;
 
 /// Transactions aborted in a row, after which it is no passing trouble.
-const ABORTS_NOT_READY: u32 = 3;
+pub(super) const ABORTS_NOT_READY: u32 = 3;
 
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
@@ -32,6 +32,9 @@ impl Worker {
                     .last_commit_timestamp_seconds
                     .set(wall_clock_ms() as f64 / 1000.0);
                 self.tell("kafka", Condition::Ready("committing".to_owned()));
+                self.tell("transactions", Condition::Ready("committing".to_owned()));
+                // The coordinator takes offsets from members alone.
+                self.stands(Standing::Member);
                 Ok(())
             }
             Err(trouble) => {
@@ -100,8 +103,10 @@ impl Worker {
                     "transaction aborted, its records are judged again: {why}"
                 );
                 if self.aborts_in_a_row >= ABORTS_NOT_READY {
-                    let text = format!("transactions are aborted again and again; last: {why}");
-                    self.tell("kafka", Condition::NotReady(text));
+                    let text = format!("aborted again and again; last: {why}");
+                    self.tell("transactions", Condition::NotReady(text));
+                    // It may be a permission, which is asked for there.
+                    self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 }
                 self.abort_and_rewind()
             }
@@ -287,10 +292,12 @@ impl Worker {
                 Ok(())
             }
             Err(error) => {
-                if let Trouble::Stop(stop) = commit::consequence(&error, "init_transactions") {
+                let id = sink.transactional_id();
+                if let Trouble::Stop(stop) = commit::consequence(&error, "init_transactions", id) {
                     return Err(stop);
                 }
                 let last = sink.last_error().unwrap_or_default();
+                let last = format!("{last}{}", advice(&last));
                 retire(sink);
                 self.tell(
                     "producer",

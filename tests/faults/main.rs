@@ -15,6 +15,7 @@
 //!
 //! One file a family of faults. [`rig`] is what a round works with, [`campaign`] counts rounds.
 
+mod access;
 mod brokers;
 mod campaign;
 mod clock;
@@ -31,6 +32,9 @@ mod topics;
 
 #[path = "../kit/mod.rs"]
 mod kit;
+#[allow(dead_code, reason = "it is another test's broker too")]
+#[path = "../kit/secured/mod.rs"]
+mod secured;
 #[allow(dead_code, reason = "it spoils for other tests too")]
 #[path = "../window/spoil.rs"]
 mod spoil;
@@ -99,6 +103,12 @@ const FAULTS: &[Fault] = &[
         what: "the network: cut, black hole both ways and one way, 200 ms delay, 5 % loss; requests and answers of each step of a commit, and of joining the group, lost and late (EndTxn answered late, EndTxn arriving late)",
         rounds: (21, 200),
         inject: network::disturbed,
+    },
+    Fault {
+        name: "access",
+        what: "TLS and SCRAM with the least ACLs: each permission taken away and given back, alone and with others; the password changed; the certificate expired, or of another host; while it runs and at its start",
+        rounds: (5, 20),
+        inject: access::taken_away,
     },
     Fault {
         name: "clock",

@@ -20,6 +20,8 @@ use crate::kit::Dice;
 
 /// No frame of a test is larger, in bytes.
 const LARGEST_FRAME: usize = 128 << 20;
+/// What is passed on at a time where frames cannot be told, in bytes.
+const PIECE: usize = 64 << 10;
 /// Frames under way, each way of a connection.
 const UNDER_WAY: usize = 256;
 /// Of these requests only a consumer's are caught: other clients ask them at any time.
@@ -76,6 +78,8 @@ pub struct Proxy {
 
 struct Network {
     broker: SocketAddr,
+    /// Takes in what is passed on as a whole.
+    read: fn(&TcpStream) -> io::Result<Vec<u8>>,
     weather: Mutex<Weather>,
     trap: Mutex<Option<Trap>>,
     dice: Mutex<Dice>,
@@ -90,9 +94,24 @@ struct Network {
 impl Proxy {
     /// Listens on this port for a broker on that one.
     pub fn start(port: u16, broker: u16, seed: u64) -> Self {
+        Self::reading(read_frame, port, broker, seed)
+    }
+
+    /// Like [`Proxy::start`], for a listener with TLS: there is weather, but nothing is trapped.
+    pub fn start_for_tls(port: u16, broker: u16, seed: u64) -> Self {
+        Self::reading(read_piece, port, broker, seed)
+    }
+
+    fn reading(
+        read: fn(&TcpStream) -> io::Result<Vec<u8>>,
+        port: u16,
+        broker: u16,
+        seed: u64,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the proxy's port");
         let network = Arc::new(Network {
             broker: SocketAddr::from((Ipv4Addr::LOCALHOST, broker)),
+            read,
             weather: Mutex::new(Weather::Fair),
             trap: Mutex::default(),
             dice: Mutex::new(Dice(seed | 1)),
@@ -215,8 +234,8 @@ impl Network {
             drop(connections);
             for way in [Way::Requests, Way::Answers] {
                 let (sender, receiver) = sync_channel(UNDER_WAY);
-                let from = Arc::clone(&connection);
-                thread::spawn(move || take_in(&from, way, &sender));
+                let (from, read) = (Arc::clone(&connection), self.read);
+                thread::spawn(move || take_in(&from, way, read, &sender));
                 let (to, network) = (Arc::clone(&connection), Arc::clone(&self));
                 thread::spawn(move || network.pass_on(&to, way, &receiver));
             }
@@ -362,12 +381,17 @@ impl Network {
 }
 
 /// Reads frames until the sender has closed.
-fn take_in(connection: &Connection, way: Way, frames: &SyncSender<Frame>) {
+fn take_in(
+    connection: &Connection,
+    way: Way,
+    read: fn(&TcpStream) -> io::Result<Vec<u8>>,
+    frames: &SyncSender<Frame>,
+) {
     let from = match way {
         Way::Requests => &connection.client,
         Way::Answers => &connection.broker,
     };
-    while let Ok(bytes) = read_frame(from) {
+    while let Ok(bytes) = read(from) {
         let arrived = Instant::now();
         if frames.send(Frame { arrived, bytes }).is_err() {
             return;
@@ -383,6 +407,16 @@ fn read_frame(mut from: &TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4 + size];
     bytes[..4].copy_from_slice(&length);
     from.read_exact(&mut bytes[4..])?;
+    Ok(bytes)
+}
+
+fn read_piece(mut from: &TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; PIECE];
+    let length = from.read(&mut bytes)?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    bytes.truncate(length);
     Ok(bytes)
 }
 

@@ -310,14 +310,18 @@ impl Instance {
 
     /// The sum of a metric over all its labels; or one series, named with its labels.
     pub fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").expect("metrics");
-        text.lines()
-            .filter(|line| {
-                line.strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
-            })
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        self.try_metric(name).expect("metrics")
+    }
+
+    /// Like [`Instance::metric`]; `None` of a process that does not answer.
+    pub fn try_metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Some(values.sum())
     }
 }
 

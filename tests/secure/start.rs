@@ -6,6 +6,7 @@ use crate::broker::{PASSWORD, secured};
 use crate::kit::expected::{Limits, expect_forwarded};
 use crate::kit::stream::Stream;
 use crate::kit::{Deployment, Instance, Rec, now_ms, wait_for};
+use crate::secured::access::set_password;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -122,14 +123,14 @@ fn a_password_that_is_changed_stops_nothing_for_good() {
     );
     let mut instance = deployment.start("one");
     instance.wait_until_ready();
-    secured().set_password("changed", "another");
+    set_password(&secured().plain, "changed", "another");
     wait_for("it to say that it is not ready", PATIENCE, || {
         assert!(!instance.has_ended(), "{}", instance.log_tail());
         instance
             .get("/readyz")
             .is_some_and(|(status, text)| status == 503 && text.contains("uthentication"))
     });
-    secured().set_password("changed", PASSWORD);
+    set_password(&secured().plain, "changed", PASSWORD);
     instance.wait_until_ready();
     assert!(stream.finish() > 0);
     deployment.wait_until_caught_up(PATIENCE);
