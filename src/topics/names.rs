@@ -13,6 +13,14 @@ pub struct Names {
     pub journal: String,
 }
 
+impl Names {
+    /// The topics that records are written to.
+    pub fn of_records(&self) -> impl Iterator<Item = &str> {
+        let all = [&self.output, &self.duplicates, &self.rejected];
+        all.into_iter().flatten().map(String::as_str)
+    }
+}
+
 /// The name templates and input patterns of one deployment.
 #[derive(Debug, Clone)]
 pub struct OwnTopics {

@@ -104,9 +104,7 @@ impl Worker {
         for topic in known {
             let names = &topic.names;
             asked.push((names.journal.as_str(), Some(*topic)));
-            let written = [&names.output, &names.duplicates, &names.rejected];
-            let written = written.into_iter().flatten();
-            asked.extend(written.map(|name| (name.as_str(), None)));
+            asked.extend(names.of_records().map(|name| (name, None)));
         }
         let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
         let Ok(found) = self.admin.describe(&names) else {
@@ -168,12 +166,7 @@ impl Worker {
         let mut needed: Vec<(&str, &[Permission])> = Vec::new();
         for Topic { name, names, .. } in self.topics.values().map(Arc::as_ref) {
             needed.push((name, &[Read]));
-            let beside = [&names.duplicates, &names.rejected].into_iter().flatten();
-            needed.extend(
-                std::iter::once(&names.output)
-                    .chain(beside)
-                    .map(|name| (name.as_str(), &[Write][..])),
-            );
+            needed.extend(names.of_records().map(|name| (name, &[Write][..])));
             needed.push((&names.journal, &[Read, Write]));
         }
         let names: Vec<&str> = needed.iter().map(|(name, _)| *name).collect();

@@ -273,7 +273,7 @@ fn refused_without_topic(scope: &Scope, offset: i64, rejection: Rejection) -> St
     };
     Stop::contradiction(format!(
         "the record {topic}-{partition} offset {offset} is refused by {} ({}). Change {setting} of that topic, or set rejected.topic so that such records go there",
-        scope.topic.names.output.as_deref().unwrap_or("the output"),
+        scope.topic_of(Target::Output),
         rejection.as_str()
     ))
 }

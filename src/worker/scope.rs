@@ -114,7 +114,7 @@ impl Scope {
     pub fn topic_of(&self, target: Target) -> &str {
         let names = &self.topic.names;
         match target {
-            Target::Output => &names.output,
+            Target::Output => names.output.as_deref().unwrap_or_default(),
             Target::Duplicates => names.duplicates.as_deref().unwrap_or_default(),
             Target::Rejected => names.rejected.as_deref().unwrap_or_default(),
             Target::Journal => &names.journal,
