@@ -11,7 +11,6 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::future;
-use std::pin::pin;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -20,27 +19,28 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, Packet, Publish, RetainForwardRule, SubAck, SubscribeReasonCode,
+use rumqttc::{
+    AsyncClient, ConnAck, Event, EventLoop, MqttOptions, Packet, PubAck, Publish, QoS, SubAck,
+    SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout};
 
-/// Messages that MQTT may deliver without an acknowledgement. The MQTT broker holds the others back: so
-/// memory is bounded by this many messages of [`LARGEST`] bytes, and a slow Kafka slows the bridge.
-const UNACKNOWLEDGED: u16 = 100;
-/// Bytes of a message. Tell the MQTT broker the same: what is larger it would drop, for this client.
-const LARGEST: u32 = 65_536;
-/// How long the MQTT broker keeps what it has for a bridge that is away, in seconds: a week.
-const SESSION_EXPIRES: u32 = 7 * 24 * 3600;
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Messages that may be with the bridge and not yet in Kafka, each of at most [`LARGEST`] bytes: where
+/// there are so many, it reads no further, TCP holds the MQTT broker back, and the broker keeps the rest.
+/// Not every broker keeps to a limit by itself: mosquitto before 2.0.13 does not.
+const WAITING: usize = 1000;
+/// Bytes of a packet. Let the MQTT broker accept no larger ones: such a one would stop the bridge.
+const LARGEST: usize = 65_536;
+/// A Kafka that is away for longer than this costs the MQTT connection too, and so some duplicates.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Before the next try, after a connection was lost or refused.
 const PAUSE: Duration = Duration::from_millis(500);
 
 type Failure = Box<dyn Error + Send + Sync>;
+/// Messages that Kafka has not acknowledged yet, as MQTT delivered them.
+type Waiting = VecDeque<(Publish, DeliveryFuture)>;
 
 /// Brings messages from MQTT into a Kafka topic, until SIGTERM or Ctrl-C
 #[derive(Debug, clap::Args)]
@@ -79,60 +79,84 @@ pub struct BridgeArgs {
 /// delivers again what was not acknowledged. A lost MQTT connection is no error.
 pub async fn run(arguments: BridgeArgs) -> Result<(), Failure> {
     let producer = producer(&arguments)?;
-    // As many requests as there may be acknowledgements, a subscription and the end.
-    let (client, mut connection) =
-        AsyncClient::new(mqtt_options(&arguments), usize::from(UNACKNOWLEDGED) + 2);
-    let mut waiting: VecDeque<(Publish, DeliveryFuture)> = VecDeque::new();
+    let (client, mut connection) = AsyncClient::new(mqtt_options(&arguments), 1);
+    let mut waiting = Waiting::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (mut ending, mut leaving) = (false, false);
-    loop {
-        let event = {
-            // A poll that has begun is not given up: what it was about to write would be lost.
-            let mut poll = pin!(connection.poll());
-            loop {
-                if ending && !leaving && waiting.is_empty() {
-                    // It goes out behind the acknowledgements; the session stays.
-                    client.try_disconnect()?;
-                    leaving = true;
-                }
-                tokio::select! {
-                    event = &mut poll => break event,
-                    // In the order in which MQTT delivered (MQTT-4.6.0-2).
-                    stored = oldest(&mut waiting) => client.try_ack(&stored?)?,
-                    _ = terminate.recv() => ending = true,
-                    _ = interrupt.recv() => ending = true,
+    let mut ending = false;
+    while !ending || !waiting.is_empty() {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => ending = true,
+            _ = interrupt.recv() => ending = true,
+            // Before further ones are read.
+            stored = oldest(&mut waiting) => {
+                if let Err(error) = acknowledge(&mut connection, &stored?).await {
+                    lost(&mut connection, &mut waiting, error.as_ref());
                 }
             }
-        };
-        match event {
-            Ok(Event::Incoming(Packet::ConnAck(answer))) => {
-                subscribe(&client, &arguments, &answer)?;
-            }
-            Ok(Event::Incoming(Packet::SubAck(answer))) => must_be_granted(&arguments, &answer)?,
-            // Those that come while it ends are not acknowledged, and so delivered again.
-            Ok(Event::Incoming(Packet::Publish(publish))) if !ending => {
-                let delivery = produce(&producer, &arguments, &publish)?;
-                waiting.push_back((publish, delivery));
-            }
-            Ok(Event::Outgoing(Outgoing::Disconnect)) => return Ok(()),
-            Ok(_) => {}
-            Err(_) if ending => return Ok(()),
-            Err(error) => {
-                let count = waiting.len();
-                eprintln!("no MQTT connection ({count} messages were unacknowledged): {error}");
-                // All of them are delivered again on the next connection. An acknowledgement belongs
-                // to the connection that delivered: on another it could hit another message.
-                waiting.clear();
-                connection.state.events.clear();
-                tokio::time::sleep(PAUSE).await;
-            }
+            event = connection.poll(), if !ending && waiting.len() < WAITING => match event {
+                Ok(Event::Incoming(Packet::ConnAck(answer))) => {
+                    subscribe(&client, &arguments, &answer)?;
+                }
+                Ok(Event::Incoming(Packet::SubAck(answer))) => {
+                    must_be_granted(&arguments, &answer)?;
+                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    let delivery = produce(&producer, &arguments, &publish)?;
+                    waiting.push_back((publish, delivery));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    lost(&mut connection, &mut waiting, &error);
+                    sleep(PAUSE).await;
+                }
+            },
         }
     }
+    // The session stays. Where the connection is lost already there is nobody to tell.
+    let _ = send(&mut connection, Packet::Disconnect).await;
+    Ok(())
 }
 
-/// The oldest message that is not acknowledged to MQTT, once Kafka has it. May be given up at any time.
-async fn oldest(waiting: &mut VecDeque<(Publish, DeliveryFuture)>) -> Result<Publish, Failure> {
+/// What was published with QoS 0 needs no acknowledgement: nobody will deliver it again.
+async fn acknowledge(connection: &mut EventLoop, publish: &Publish) -> Result<(), Failure> {
+    if publish.qos == QoS::AtMostOnce {
+        return Ok(());
+    }
+    send(connection, Packet::PubAck(PubAck::new(publish.pkid))).await
+}
+
+/// Writes a packet past the client library's queue of requests, of which it sends one for every ten
+/// packets that it reads: acknowledgements would fall behind without bound.
+async fn send(connection: &mut EventLoop, packet: Packet) -> Result<(), Failure> {
+    let Some(network) = &mut connection.network else {
+        return Err("there is no connection".into());
+    };
+    let written = async {
+        network.write(packet).await?;
+        network.flush().await
+    };
+    Ok(timeout(KEEP_ALIVE, written).await??)
+}
+
+/// Gives a connection up, and all that it brought and that is not acknowledged: it is delivered again, on
+/// the next one. An acknowledgement belongs to the connection that delivered: on another it could hit
+/// another message.
+fn lost(connection: &mut EventLoop, waiting: &mut Waiting, error: &dyn Error) {
+    eprintln!(
+        "no MQTT connection: {error}; {} messages are not acknowledged",
+        waiting.len()
+    );
+    waiting.clear();
+    connection.clean();
+    connection.state.events.clear();
+    connection.pending.clear();
+}
+
+/// The message that waits for the longest, once Kafka has it. May be given up at any time.
+/// In that order, as MQTT wants it (MQTT-4.6.0-2).
+async fn oldest(waiting: &mut Waiting) -> Result<Publish, Failure> {
     let Some((_, delivery)) = waiting.front_mut() else {
         return future::pending().await;
     };
@@ -153,11 +177,11 @@ fn produce(
     arguments: &BridgeArgs,
     publish: &Publish,
 ) -> Result<DeliveryFuture, Failure> {
-    let topic = String::from_utf8_lossy(&publish.topic);
-    let truck = wildcard(&arguments.filter, &topic);
+    let topic = publish.topic.as_str();
+    let truck = wildcard(&arguments.filter, topic);
     let dup = if publish.dup { "true" } else { "false" };
     let mut headers = OwnedHeaders::new()
-        .insert(header("mqtt-topic", &topic))
+        .insert(header("mqtt-topic", topic))
         .insert(header("truck", truck))
         // For the curious: it says that MQTT tried before, not that Kafka has the message.
         .insert(header("mqtt-dup", dup));
@@ -197,8 +221,7 @@ fn wildcard<'a>(filter: &str, topic: &'a str) -> &'a str {
 }
 
 fn refused(publish: &Publish, error: &dyn Error) -> Failure {
-    let topic = String::from_utf8_lossy(&publish.topic);
-    let bytes = publish.payload.len();
+    let (topic, bytes) = (&publish.topic, publish.payload.len());
     format!(
         "Kafka does not take a message of {topic} ({bytes} bytes): {error}; \
          it was not acknowledged to MQTT, and comes again at the next start"
@@ -207,7 +230,8 @@ fn refused(publish: &Publish, error: &dyn Error) -> Failure {
 }
 
 /// Subscribes on every connection: a process that was killed between its first connection and its
-/// subscription left a session without one.
+/// subscription left a session without one. (It brings retained messages once more, each time: positions
+/// are not to be retained.)
 fn subscribe(
     client: &AsyncClient,
     arguments: &BridgeArgs,
@@ -222,10 +246,7 @@ fn subscribe(
         "connected to MQTT; session {} {session}",
         arguments.client_id
     );
-    let mut filter = Filter::new(&arguments.filter, QoS::AtLeastOnce);
-    // Else each connection would bring the retained messages once more.
-    filter.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
-    Ok(client.try_subscribe_many([filter])?)
+    Ok(client.try_subscribe(&arguments.filter, QoS::AtLeastOnce)?)
 }
 
 fn must_be_granted(arguments: &BridgeArgs, answer: &SubAck) -> Result<(), Failure> {
@@ -241,11 +262,9 @@ fn mqtt_options(arguments: &BridgeArgs) -> MqttOptions {
     let (host, port) = (&arguments.mqtt_host, arguments.mqtt_port);
     let mut options = MqttOptions::new(&arguments.client_id, host, port);
     options
-        .set_clean_start(false)
-        .set_session_expiry_interval(Some(SESSION_EXPIRES))
-        .set_receive_maximum(Some(UNACKNOWLEDGED))
-        .set_max_packet_size(Some(LARGEST))
+        .set_clean_session(false)
         .set_manual_acks(true)
+        .set_max_packet_size(LARGEST, LARGEST)
         .set_keep_alive(KEEP_ALIVE);
     if let Some(user) = &arguments.mqtt_user {
         options.set_credentials(user, arguments.mqtt_password.clone().unwrap_or_default());
