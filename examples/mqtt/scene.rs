@@ -41,11 +41,15 @@ const LOST_ONE_IN: u32 = 40;
 /// How often trucks lose their connections, and how many at a time.
 const CUT_EVERY: Duration = Duration::from_millis(500);
 const CUT: usize = 2;
-/// Acknowledgements of the bridge that are lost before its connection is cut, or it is killed.
+/// Acknowledgements of the bridge that are lost before its connection is cut, or Kafka stands still.
 const BRIDGE_LOSES: u64 = 5;
+/// How long Kafka stands still before the bridge is killed.
+const STILL_FOR: Duration = Duration::from_secs(1);
 /// A supervisor's pause before it starts a dead process again.
 const DOWN_FOR: Duration = Duration::from_secs(1);
-/// For anything that has to happen.
+/// When for so long no further position has arrived in Kafka, none will.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(20);
+/// For anything else that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Plays the whole scene on this machine, and compares
@@ -113,6 +117,7 @@ fn play(args: &RunArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> {
         line: network(ports[2])?,
         bridge: bridge(dir, ports[2], &bootstrap)?,
         service: service("run", dir, &bootstrap, &ports[3..])?,
+        cluster,
         bridge_kills: 0,
     };
     stage.service.start()?;
@@ -137,13 +142,14 @@ fn play(args: &RunArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> {
     stage.await_judgement(&bootstrap, &raw, interrupt)?;
     stage.service.stop()?;
     let mut comparison = compare(plan.ids(), &raw, &read(&reader, OUTPUT)?);
+    let right = comparison.differences == 0;
     comparison.must_have_had_duplicates();
     let mut verify = service("verify", dir, &bootstrap, &ports[3..])?;
     verify.start()?;
     let verified = verify.must_end(PATIENCE, "auditing");
+    report(&fleet, &stage, &comparison, right, verified.is_ok());
     mosquitto.stop()?;
-    cluster.stop();
-    report(&fleet, &stage, &comparison, verified.is_ok());
+    stage.cluster.stop();
     verdict(&comparison)?;
     verified
 }
@@ -156,6 +162,7 @@ struct Stage {
     line: Network,
     bridge: Program,
     service: Program,
+    cluster: Cluster,
     bridge_kills: u64,
 }
 
@@ -171,6 +178,10 @@ enum Trial {
     Mute {
         lost: u64,
         then: Fault,
+    },
+    /// Kafka stands still since that moment: what the bridge takes in is in no other place.
+    Still {
+        since: Instant,
     },
     /// It was killed at that moment.
     Down {
@@ -255,16 +266,23 @@ impl Stage {
                         }
                     }
                     Fault::Kill => {
-                        self.bridge.kill();
-                        self.bridge_kills += 1;
-                        say("the bridge was killed with -9, with acknowledgements under way");
-                        Trial::Down {
+                        self.signal_kafka(libc::SIGSTOP);
+                        Trial::Still {
                             since: Instant::now(),
                         }
                     }
                 };
                 self.line.to_broker.lose_one_in.store(0, Relaxed);
                 next
+            }
+            Trial::Still { since } if since.elapsed() >= STILL_FOR => {
+                self.bridge.kill();
+                self.bridge_kills += 1;
+                self.signal_kafka(libc::SIGCONT);
+                say("the bridge was killed with -9, while Kafka stood still");
+                Trial::Down {
+                    since: Instant::now(),
+                }
             }
             Trial::Down { since } if since.elapsed() >= DOWN_FOR => {
                 self.bridge.start()?;
@@ -274,23 +292,39 @@ impl Stage {
         })
     }
 
-    /// Waits until every position is in the raw topic. Repetitions may still be on their way.
+    fn signal_kafka(&self, signal: libc::c_int) {
+        let pid = self.cluster.pid(0).map(libc::pid_t::try_from);
+        if let Some(Ok(pid)) = pid {
+            // SAFETY: kill takes two plain integers; the broker is up and not waited for, so the id is its.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+
+    /// Waits until every position is in the raw topic, or no more of them arrive: which ones are missing
+    /// is for the comparison to say. Repetitions may still be on their way.
     fn await_arrival(
         &mut self,
         plan: Plan,
         reader: &Reader,
         interrupt: &Interrupt,
     ) -> Result<(), Stop> {
-        let mut waiting = Waiting::new("all positions to arrive in Kafka");
         let total = plan.trucks * plan.positions;
-        loop {
+        let mut progress = (0, Instant::now());
+        while progress.1.elapsed() < ARRIVE_WITHIN {
             let raw = read(reader, RAW)?;
             let arrived: HashSet<_> = raw.iter().flatten().map(|record| &record.value).collect();
             if arrived.len() as u64 >= total {
-                return Ok(());
+                break;
             }
-            waiting.tick(interrupt, &mut [&mut self.bridge, &mut self.service])?;
+            if arrived.len() > progress.0 {
+                progress = (arrived.len(), Instant::now());
+            }
+            interrupt.check()?;
+            self.bridge.must_run()?;
+            self.service.must_run()?;
+            thread::sleep(TICK);
         }
+        Ok(())
     }
 
     /// Waits until the service has committed a verdict for every record of the raw topic.
@@ -392,7 +426,7 @@ fn read(reader: &Reader, topic: &str) -> Result<Vec<Vec<Record>>, Stop> {
         .collect()
 }
 
-fn report(fleet: &Fleet, stage: &Stage, found: &Comparison, verified: bool) {
+fn report(fleet: &Fleet, stage: &Stage, found: &Comparison, right: bool, verified: bool) {
     let sent = fleet.tally.sent.load(Relaxed);
     let lost = &stage.roads.to_client.lost;
     let passed = |passed| if passed { "passed" } else { "FAILED" }.to_owned();
@@ -434,7 +468,7 @@ fn report(fleet: &Fleet, stage: &Stage, found: &Comparison, verified: bool) {
         ("records in truck_position", found.output.to_string()),
         (
             "each position once, in order, nothing missing",
-            passed(found.differences == 0),
+            passed(right),
         ),
         ("kafka-dedup verify", passed(verified)),
     ]);
