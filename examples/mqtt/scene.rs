@@ -50,7 +50,7 @@ const DOWN_FOR: Duration = Duration::from_secs(1);
 /// When for so long no further position has arrived in Kafka, none will.
 const ARRIVE_WITHIN: Duration = Duration::from_secs(20);
 /// For anything else that has to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Plays the whole scene on this machine, and compares
 #[derive(Debug, clap::Args)]
@@ -59,7 +59,7 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=500))]
     trucks: u64,
     /// Positions that each truck reports
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     positions: u64,
     /// Seconds over which the reports are spread
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
@@ -103,18 +103,18 @@ fn play(args: &RunArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> {
         kafka_version()?
     ));
     let mut mosquitto = mosquitto::start(&executable, &dir.join("mosquitto"), ports[0])?;
+    let network = |port| {
+        let started = runtime.block_on(Network::start(port, ports[0]));
+        started.map_err(failed)
+    };
+    let (roads, line) = (network(ports[1])?, network(ports[2])?);
     let cluster = Cluster::start(1, dir)?;
     interrupt.check()?;
     let bootstrap = cluster.bootstrap();
     create_topic(&bootstrap, RAW, PARTITIONS)?;
-    let network = |port| {
-        runtime
-            .block_on(Network::start(port, ports[0]))
-            .map_err(failed)
-    };
     let mut stage = Stage {
-        roads: network(ports[1])?,
-        line: network(ports[2])?,
+        roads,
+        line,
         bridge: bridge(dir, ports[2], &bootstrap)?,
         service: service("run", dir, &bootstrap, &ports[3..])?,
         cluster,
@@ -151,7 +151,10 @@ fn play(args: &RunArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> {
     mosquitto.stop()?;
     stage.cluster.stop();
     verdict(&comparison)?;
-    verified
+    verified.map_err(|stop| Stop {
+        status: Status::AuditFailed,
+        ..stop
+    })
 }
 
 /// All that is up while the trucks drive.
