@@ -1,12 +1,16 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo test faults bench bench-small lint build deps deny clean
+.PHONY: demo mqtt test faults bench bench-small lint build deps deps-mosquitto deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
 
+# MQTT into Kafka: examples/mqtt.
+mqtt: deps-mosquitto
+	cargo run --locked --example mqtt -- run
+
 # Failpoints let the tests kill the service at each named step of a commit.
-test: deps
+test: deps-mosquitto
 	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-3} cargo test --locked --no-fail-fast --features failpoints,broken
 
 # The long form of the fault campaign, hours of it, and the table of docs/guarantees.md from what it
@@ -39,6 +43,11 @@ deny:
 
 deps:
 	@bash .ci/deps
+
+# Also a broker of MQTT. Only for those who need it: its package starts one, on port 1883, where there is
+# a service manager.
+deps-mosquitto:
+	@bash .ci/deps mosquitto
 
 clean:
 	cargo clean

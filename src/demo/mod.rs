@@ -3,22 +3,24 @@
 //! A broker is started, a fleet of trucks sends to it with the duplicates that real producers make,
 //! the service runs beside them and is killed with -9 more than once, and in the end the output is
 //! audited from outside. Touches loopback ports, one directory, and the cache of the broker's jars.
+//!
+//! What is public here is for scenes of the same kind: the tests, and `examples/`.
 
-mod audit;
+pub mod audit;
 pub mod broker;
+pub mod dir;
 mod fleet;
-pub(crate) mod interrupt;
+pub mod interrupt;
 mod jars;
 mod judgement;
 pub mod ports;
 pub mod process;
+pub mod program;
 mod reports;
 mod service;
 mod show;
-mod watch;
+pub mod watch;
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,11 +29,16 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
+pub use jars::kafka_version;
+pub use judgement::Record;
+pub use show::table;
+
 use crate::exit::{Status, Stop};
 use broker::Cluster;
 use fleet::{Fleet, Sent};
 use interrupt::Interrupt;
 use judgement::Findings;
+use program::Program;
 use reports::Plan;
 use service::Service;
 use show::{Moment, Show};
@@ -39,6 +46,8 @@ use watch::Watch;
 
 const INPUT: &str = "truck_position";
 const OUTPUT: &str = "truck_position_dedup";
+/// The consumer group of the service under demonstration.
+const GROUP: &str = "truck-demo";
 const PARTITIONS: i32 = 8;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -84,20 +93,8 @@ pub struct DemoArgs {
 /// audit; usage (64) when Java, Maven or the directory is not as needed; else internal (70).
 pub fn run(args: DemoArgs) -> Result<(), Stop> {
     let interrupt = Interrupt::listen()?;
-    let dir = prepare_dir(args.dir.as_deref())?;
-    let result = play(&args, &dir, &interrupt);
-    // An empty directory goes too: what failed before anything was written has nothing to show.
-    if args.dir.is_none() && fs::remove_dir(&dir).is_ok() {
-        return result;
-    }
-    if args.dir.is_none() && (result.is_ok() || interrupt.is_asked()) {
-        // What cannot be removed stays in the system's directory for temporary files.
-        let _ = fs::remove_dir_all(&dir);
-        return result;
-    }
-    result.map_err(|stop| Stop {
-        sentence: format!("{stop}\ndata and logs are in {}", dir.display()),
-        ..stop
+    dir::within(args.dir.as_deref(), "kafka-dedup-demo", &interrupt, |dir| {
+        play(&args, dir, &interrupt)
     })
 }
 
@@ -115,19 +112,26 @@ fn play(args: &DemoArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> 
     jars::java()?;
     broker::jars(&|line| show.say(line))?;
     interrupt.check()?;
-    let kafka = jars::kafka_version()?;
+    let kafka = kafka_version()?;
     show.say(&format!("starting Apache Kafka {kafka} (KRaft, one node)"));
     let cluster = Cluster::start(1, dir)?;
     let bootstrap = cluster.bootstrap();
-    create_input(&bootstrap)?;
+    create_topic(&bootstrap, INPUT, PARTITIONS)?;
     let mut service = Service::configure(dir, &bootstrap)?;
     show.say(&format!(
         "broker {bootstrap}, metrics http://{}/metrics, seed {}",
         service.http, plan.seed
     ));
-    let sent = drive(args, plan, &bootstrap, &mut service, &mut show, interrupt)?;
+    let sent = drive(
+        args,
+        plan,
+        &bootstrap,
+        &mut service.program,
+        &mut show,
+        interrupt,
+    )?;
     if !args.keep {
-        service.stop()?;
+        service.program.stop()?;
     }
     show.say("auditing: each id once, first record, in order, nothing missing");
     let mut findings = audit::audit(&bootstrap, INPUT, OUTPUT, PARTITIONS)?;
@@ -144,10 +148,10 @@ fn play(args: &DemoArgs, dir: &Path, interrupt: &Interrupt) -> Result<(), Stop> 
             dir.display()
         ));
         while !interrupt.is_asked() {
-            service.must_run()?;
+            service.program.must_run()?;
             thread::sleep(TICK);
         }
-        service.stop()?;
+        service.program.stop()?;
     }
     cluster.stop();
     findings.verdict()
@@ -159,11 +163,11 @@ fn drive(
     args: &DemoArgs,
     plan: Plan,
     bootstrap: &str,
-    service: &mut Service,
+    service: &mut Program,
     show: &mut Show,
     interrupt: &Interrupt,
 ) -> Result<Sent, Stop> {
-    let mut watch = Watch::new(bootstrap)?;
+    let mut watch = Watch::new(bootstrap, GROUP, INPUT, PARTITIONS)?;
     let fleet = Fleet::start(bootstrap, INPUT, plan)?;
     service.start()?;
     let total = plan.unique + plan.duplicates;
@@ -265,34 +269,17 @@ fn report(sent: &Sent, kills: u32, findings: &Findings) {
     ]);
 }
 
-/// A directory that is empty: the one that was named, or a new one.
-fn prepare_dir(named: Option<&Path>) -> Result<PathBuf, Stop> {
-    let dir = match named {
-        Some(dir) => dir.to_path_buf(),
-        None => env::temp_dir().join(format!("kafka-dedup-demo-{}", std::process::id())),
-    };
-    let unusable = |what: String| {
-        let dir = dir.display();
-        Stop::usage(format!(
-            "the demo cannot use {dir}: {what}; name another with --dir"
-        ))
-    };
-    fs::create_dir_all(&dir).map_err(|error| unusable(error.to_string()))?;
-    let mut entries = fs::read_dir(&dir).map_err(|error| unusable(error.to_string()))?;
-    if entries.next().is_some() {
-        return Err(unusable("it is not empty".to_owned()));
-    }
-    // The broker wants to find its files from wherever it is.
-    fs::canonicalize(&dir).map_err(|error| unusable(error.to_string()))
-}
-
-fn create_input(bootstrap: &str) -> Result<(), Stop> {
-    let failed = |what: String| Stop::internal(format!("cannot create topic {INPUT}: {what}"));
+/// Makes a topic with one replica and the broker's own settings.
+///
+/// # Errors
+/// Internal (70) when the broker does not make it; it may be there already.
+pub fn create_topic(bootstrap: &str, name: &str, partitions: i32) -> Result<(), Stop> {
+    let failed = |what: String| Stop::internal(format!("cannot create topic {name}: {what}"));
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .create()
         .map_err(|error| failed(error.to_string()))?;
-    let topic = NewTopic::new(INPUT, PARTITIONS, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let created = admin.create_topics([&topic], &AdminOptions::new());
     let results = futures_executor::block_on(created).map_err(|error| failed(error.to_string()))?;
     match results.first() {

@@ -8,11 +8,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{INPUT, PARTITIONS};
 use crate::exit::Stop;
 
-/// The consumer group of the service under demonstration.
-pub const GROUP: &str = "truck-demo";
 const ASK: Duration = Duration::from_secs(5);
 
 /// A client that sees open transactions: it is answered at once, with the offsets that were
@@ -25,21 +22,23 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Of this group, on all partitions of this topic.
+    ///
     /// # Errors
     /// Internal (70) when the client cannot be made.
-    pub fn new(bootstrap: &str) -> Result<Self, Stop> {
+    pub fn new(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Result<Self, Stop> {
         let client = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
-            .set("group.id", GROUP)
+            .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("isolation.level", "read_uncommitted")
             .create()
             .map_err(|error| Stop::internal(format!("no client to watch the group: {error}")))?;
-        let mut partitions = TopicPartitionList::new();
-        partitions.add_partition_range(INPUT, 0, PARTITIONS - 1);
+        let mut watched = TopicPartitionList::new();
+        watched.add_partition_range(topic, 0, partitions - 1);
         Ok(Self {
             client,
-            partitions,
+            partitions: watched,
             judged: 0,
         })
     }
