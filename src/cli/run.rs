@@ -154,6 +154,7 @@ fn id_source(source: &IdSource) -> String {
     match source {
         IdSource::Key => "key".to_owned(),
         IdSource::Value => "value".to_owned(),
+        IdSource::CloudEvents => "CloudEvents source + id".to_owned(),
         IdSource::Header(name) => format!("header {name}"),
         IdSource::Json(pointer) => format!("JSON {pointer}"),
         IdSource::Csv { column, delimiter } => {

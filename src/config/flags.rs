@@ -17,7 +17,7 @@ pub struct Flags<'a> {
     pub topic: &'a str,
     /// `host:port`, comma separated.
     pub bootstrap_servers: &'a str,
-    /// `key`, `value`, `header:NAME`, `json:/POINTER` or `csv:COLUMN`.
+    /// `key`, `value`, `cloudevents`, `header:NAME`, `json:/POINTER` or `csv:COLUMN`.
     pub id: &'a str,
     /// `key=value`, librdkafka's names.
     pub properties: &'a [String],
@@ -159,6 +159,7 @@ mod tests {
         for (flag, source) in [
             ("key", IdSource::Key),
             ("value", IdSource::Value),
+            ("cloudevents", IdSource::CloudEvents),
             ("header:a: \"b\"", IdSource::Header("a: \"b\"".into())),
             ("json:/event/id", IdSource::Json("/event/id".into())),
             ("json:", IdSource::Json(String::new())),

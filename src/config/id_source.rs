@@ -7,8 +7,8 @@ use super::keys;
 use super::tree::{Content, Entry, Node, Section};
 use super::value;
 
-const EXPECTED: &str = "key, value, {header: NAME}, {json: /pointer}, {csv: {column: 8}} \
-                        or {all: [{header: ce-source}, {header: ce-id}]}";
+const EXPECTED: &str = "key, value, cloudevents, {header: NAME}, {json: /pointer}, \
+                        {csv: {column: 8}} or {all: [{header: tenant}, {header: message-id}]}";
 /// Far beyond any record, and small enough that counting to it cannot overflow.
 const COLUMN_MAX: u64 = 100_000;
 
@@ -42,6 +42,15 @@ fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
         Content::Faulty => return None,
         Content::Scalar { text, .. } if text == "key" => return Some(IdSource::Key),
         Content::Scalar { text, .. } if text == "value" => return Some(IdSource::Value),
+        Content::Scalar { text, .. } if text == "cloudevents" => {
+            if inner {
+                let sentence = "cloudevents inside of all; it stands alone, and joins the event's \
+                                source and id itself";
+                id.fault("from", &node.place, sentence);
+                return None;
+            }
+            return Some(IdSource::CloudEvents);
+        }
         Content::Map(entries) => entries,
         Content::Scalar { .. } | Content::List(_) | Content::Null => return wrong(node, EXPECTED),
     };

@@ -131,7 +131,9 @@ pub enum IdSource {
         column: usize,
         delimiter: u8,
     },
-    /// All of these, none of them itself `All`; at least one.
+    /// `source` and `id` of a CloudEvent, in binary or structured mode.
+    CloudEvents,
+    /// All of these, none of them itself `All` or `CloudEvents`; at least one.
     All(Vec<IdSource>),
 }
 

@@ -167,6 +167,7 @@ fn source(from: &IdSource) -> String {
     match from {
         IdSource::Key => "key".to_owned(),
         IdSource::Value => "value".to_owned(),
+        IdSource::CloudEvents => "cloudevents".to_owned(),
         IdSource::Header(name) => format!("{{header: {}}}", text(name)),
         IdSource::Json(pointer) => format!("{{json: {}}}", text(pointer)),
         IdSource::Csv { column, delimiter } => {

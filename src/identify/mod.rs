@@ -3,6 +3,7 @@
 //! The source of the id is chosen once, in [`Identifier::new`]. Null and empty count as missing,
 //! wherever the id comes from.
 
+mod cloud_events;
 mod csv;
 mod json;
 mod record;
@@ -15,6 +16,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use crate::config::IdSource;
 use crate::window::Fingerprint;
+use cloud_events::CloudEvent;
 use csv::CsvColumn;
 use json::JsonPointer;
 
@@ -97,10 +99,8 @@ enum Part {
     Header(Option<CString>),
     Json(JsonPointer),
     Csv(Box<CsvColumn>),
-    All {
-        parts: Vec<Part>,
-        joined: Vec<u8>,
-    },
+    CloudEvents(Box<CloudEvent>),
+    All(Joined),
 }
 
 impl Part {
@@ -113,10 +113,8 @@ impl Part {
             IdSource::Csv { column, delimiter } => {
                 Self::Csv(Box::new(CsvColumn::new(*column, *delimiter)))
             }
-            IdSource::All(sources) => Self::All {
-                parts: sources.iter().map(Self::new).collect(),
-                joined: Vec::new(),
-            },
+            IdSource::CloudEvents => Self::CloudEvents(Box::default()),
+            IdSource::All(sources) => Self::All(Joined::new(sources)),
         }
     }
 
@@ -131,20 +129,40 @@ impl Part {
                 _ => None,
             },
             Self::Csv(column) => fields.value().and_then(|value| column.find(value)),
-            Self::All { parts, joined } => {
-                joined.clear();
-                for part in parts {
-                    let bytes = part.bytes(fields)?;
-                    // The length keeps ("a", "bc") apart from ("ab", "c"). Kafka has no field
-                    // that needs more than 32 bits.
-                    joined.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-                    joined.extend_from_slice(bytes);
-                }
-                Some(joined.as_slice())
-            }
+            Self::CloudEvents(event) => Some(event.bytes(fields)?),
+            Self::All(joined) => Some(joined.bytes(fields)?),
         };
         found
             .filter(|bytes| !bytes.is_empty())
             .ok_or(MissingReason::NoId)
+    }
+}
+
+/// Several parts, all of which must be there.
+struct Joined {
+    parts: Vec<Part>,
+    bytes: Vec<u8>,
+}
+
+impl Joined {
+    fn new(sources: &[IdSource]) -> Self {
+        Self {
+            parts: sources.iter().map(Part::new).collect(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Each part after its length.
+    fn bytes<'a>(&'a mut self, fields: &'a impl Fields) -> Result<&'a [u8], MissingReason> {
+        self.bytes.clear();
+        for part in &mut self.parts {
+            let bytes = part.bytes(fields)?;
+            // The length keeps ("a", "bc") apart from ("ab", "c"). Kafka has no field that needs
+            // more than 32 bits.
+            self.bytes
+                .extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(&self.bytes)
     }
 }

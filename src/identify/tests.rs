@@ -223,6 +223,69 @@ fn parts_of_an_id_do_not_run_into_each_other() {
 }
 
 #[test]
+fn a_cloud_event_is_known_by_source_and_id_in_both_modes() {
+    let expected = id(b"\x05\0\0\0/cart\x03\0\0\0A-1");
+    let mut identifier = Identifier::new(&IdSource::CloudEvents, SEED);
+    let mut of = |headers: &[(&'static CStr, Option<&'static [u8]>)], value: Option<&[u8]>| {
+        identifier.identify(&Record {
+            key: None,
+            value,
+            headers: headers.to_vec(),
+        })
+    };
+    let source = (c"ce_source", Some(b"/cart".as_slice()));
+    let number = (c"ce_id", Some(b"A-1".as_slice()));
+    let json = |media: &'static str| (c"content-type", Some(media.as_bytes()));
+    assert_eq!(of(&[source, number], None), expected);
+    let plain = json("application/json");
+    assert_eq!(of(&[source, number, plain], Some(b"{}")), expected);
+
+    let whole = br#"{"specversion":"1.0","id":"A-1","source":"/cart","data":{"id":"x"}}"#;
+    for media in [
+        "application/cloudevents+json",
+        "application/cloudevents+json; charset=UTF-8",
+        " Application/CloudEvents+JSON;charset=utf-8",
+    ] {
+        assert_eq!(of(&[json(media)], Some(whole)), expected, "{media}");
+    }
+    // The mode is what the content type says, whatever else is there.
+    let structured = json("application/cloudevents+json");
+    assert_eq!(of(&[source, number, structured], Some(b"{}")), NO_ID);
+    assert_eq!(of(&[source, number, structured], None), NO_ID);
+    assert_eq!(of(&[plain], Some(whole)), NO_ID);
+    assert_eq!(of(&[structured], Some(b"{")), UNPARSABLE);
+    assert_eq!(of(&[structured], Some(br#"{"id":"A-1"}"#)), NO_ID);
+    assert_eq!(
+        of(&[structured], Some(br#"{"id":"","source":"/cart"}"#)),
+        NO_ID
+    );
+    assert_eq!(of(&[source], None), NO_ID);
+    assert_eq!(of(&[number, (c"ce_source", None)], None), NO_ID);
+    for media in [
+        "application/cloudevents",
+        "application/cloudevents+avro",
+        "application/cloudevents-batch+json",
+    ] {
+        let headers = [source, number, json(media)];
+        assert_eq!(of(&headers, Some(whole)), UNPARSABLE, "{media}");
+    }
+}
+
+#[test]
+fn a_cloud_event_in_binary_mode_has_the_id_of_its_two_headers() {
+    let headers = ["ce_source", "ce_id"].map(|name| IdSource::Header(name.into()));
+    let record = Record {
+        headers: vec![(c"ce_source", Some(b"s")), (c"ce_id", Some(b"i"))],
+        ..Record::default()
+    };
+    let of = |source| Identifier::new(&source, SEED).identify(&record);
+    assert_eq!(
+        of(IdSource::CloudEvents),
+        of(IdSource::All(headers.to_vec()))
+    );
+}
+
+#[test]
 fn a_deployment_has_a_seed_of_its_own() {
     assert_eq!(deployment_seed("g"), xxh3_64(b"kafka-dedup/g"));
     assert_ne!(deployment_seed("g"), deployment_seed("h"));

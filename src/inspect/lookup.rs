@@ -57,6 +57,8 @@ pub(super) fn wanted(
 fn parts_of(source: &IdSource) -> usize {
     match source {
         IdSource::All(sources) => sources.len(),
+        // Source and id.
+        IdSource::CloudEvents => 2,
         _ => 1,
     }
 }
@@ -82,8 +84,8 @@ impl Fields for Parts<'_> {
 
 fn fingerprint(source: &IdSource, seed: u64, parts: &[Vec<u8>]) -> Identity {
     let source = match source {
-        IdSource::All(sources) => {
-            let numbers = 0..sources.len();
+        IdSource::All(_) | IdSource::CloudEvents => {
+            let numbers = 0..parts_of(source);
             IdSource::All(numbers.map(|n| IdSource::Header(n.to_string())).collect())
         }
         _ => IdSource::Key,

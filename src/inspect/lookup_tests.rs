@@ -77,6 +77,14 @@ fn a_typed_id_has_the_fingerprint_that_the_service_gives_its_record() {
         known(&by_header, &RECORD)
     );
     assert_eq!(typed(&by_header, &[], &[]), None);
+    let by_event = config("cloudevents");
+    let event = Record {
+        key: b"",
+        headers: &[("ce_source", b"/truck"), ("ce_id", b"7")],
+    };
+    let of_event = known(&by_event, &event);
+    assert!(of_event.is_some());
+    assert_eq!(typed(&by_event, &["/truck", "7"], &[]), of_event);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub struct ScanArgs {
         required_unless_present = "config"
     )]
     bootstrap_servers: Option<String>,
-    /// Where the id is: key, value, header:NAME, json:/POINTER or csv:COLUMN
+    /// Where the id is: key, value, cloudevents, header:NAME, json:/POINTER or csv:COLUMN
     #[arg(long, value_name = "SOURCE", value_parser = id, required_unless_present = "config")]
     id: Option<String>,
     /// A librdkafka property, repeatable; ${NAME} and ${file:/path} are filled in
@@ -242,8 +242,10 @@ fn memory(text: &str) -> Result<ByteSize, String> {
 fn id(text: &str) -> Result<String, String> {
     match text.split_once(':') {
         Some(("header" | "json" | "csv", _)) => Ok(text.to_owned()),
-        None if matches!(text, "key" | "value") => Ok(text.to_owned()),
-        _ => Err("expected key, value, header:NAME, json:/POINTER or csv:COLUMN".to_owned()),
+        None if matches!(text, "key" | "value" | "cloudevents") => Ok(text.to_owned()),
+        _ => Err(
+            "expected key, value, cloudevents, header:NAME, json:/POINTER or csv:COLUMN".to_owned(),
+        ),
     }
 }
 

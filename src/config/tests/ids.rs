@@ -9,6 +9,7 @@ fn every_way_to_name_an_id() {
         from_str(&text, "c.yaml", &env(&[])).map(|config| config.id.from)
     };
     assert_eq!(from("value").unwrap(), IdSource::Value);
+    assert_eq!(from("cloudevents").unwrap(), IdSource::CloudEvents);
     assert_eq!(from("{json: ''}").unwrap(), IdSource::Json(String::new()));
     assert_eq!(
         from("{json: /event/id}").unwrap(),
@@ -34,7 +35,10 @@ fn every_way_to_name_an_id() {
     );
     for (wrong, part) in [
         ("null", "id.from: missing"),
-        ("keys", "found \"keys\", expected key, value, {header"),
+        (
+            "keys",
+            "found \"keys\", expected key, value, cloudevents, {header",
+        ),
         ("{heder: a}", "did you mean header?"),
         ("{header: a, json: /b}", "found header and json together"),
         ("{}", "an empty mapping"),
@@ -62,6 +66,7 @@ fn every_way_to_name_an_id() {
         ),
         ("{all: []}", "at least one source"),
         ("{all: [{all: [key]}]}", "an all inside of all"),
+        ("{all: [cloudevents, key]}", "cloudevents inside of all"),
         ("[key, value]", "found a list"),
     ] {
         let faults = from(wrong).expect_err(wrong);
