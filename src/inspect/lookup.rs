@@ -11,7 +11,8 @@ use super::stored::{self, Found};
 use super::{Asked, InspectArgs};
 use crate::config::{self, Config, IdSource};
 use crate::exit::Stop;
-use crate::identify::{Fields, Identifier, Identity, deployment_seed};
+use crate::identify::{Fields, Identifier, Identity, MissingReason, deployment_seed};
+use crate::schemas::Schemas;
 use crate::store::{Entry, Fingerprint};
 use crate::window::remembers;
 
@@ -90,7 +91,8 @@ fn fingerprint(source: &IdSource, seed: u64, parts: &[Vec<u8>]) -> Identity {
         }
         _ => IdSource::Key,
     };
-    Identifier::new(&source, seed).identify(&Parts(parts))
+    let identity = Identifier::new(&source, seed, &Schemas::default()).identify(&Parts(parts));
+    identity.unwrap_or(Identity::Missing(MissingReason::NoId))
 }
 
 fn from_hex(hex: &str) -> Result<Vec<u8>, Stop> {

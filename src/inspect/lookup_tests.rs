@@ -49,9 +49,9 @@ fn config(id: &str) -> Config {
 
 fn known(config: &Config, record: &Record) -> Option<Fingerprint> {
     let seed = deployment_seed(&config.kafka.group_id);
-    match Identifier::new(&config.id.from, seed).identify(record) {
-        Identity::Id(fingerprint) => Some(fingerprint),
-        Identity::Missing(_) => None,
+    match Identifier::new(&config.id.from, seed, &Schemas::default()).identify(record) {
+        Ok(Identity::Id(fingerprint)) => Some(fingerprint),
+        Ok(Identity::Missing(_)) | Err(_) => None,
     }
 }
 

@@ -73,6 +73,7 @@ impl Worker {
             .store_memory_bytes
             .set(i64::try_from(memory).unwrap_or(i64::MAX));
         self.tell_recovery();
+        self.tell_schemas();
         Ok(())
     }
 
