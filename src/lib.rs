@@ -4,7 +4,7 @@
 //! [`source`] (poll) → [`identify`] (id bytes → fingerprint) → [`window`] (verdict) →
 //! [`sink`] (produce) → [`commit`] (one transaction). [`worker`] is the loop that walks a record
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
-//! the [`journal`] before the worker may touch it. [`config`], [`topics`], [`metrics`], [`http`] and
+//! the [`journal`] before the worker may touch it. [`schemas`] are what some ids are found by. [`config`], [`topics`], [`metrics`], [`http`] and
 //! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, [`plan`] what
 //! a deployment takes, [`mod@inspect`] says what a deployment remembers, and [`verify`] whether what came out is what had to.
 //!
@@ -27,6 +27,7 @@ pub mod partitioner;
 pub mod plan;
 pub mod recovery;
 pub mod scan;
+pub mod schemas;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -68,6 +68,8 @@ pub struct Metrics {
     pub store_errors: IntCounterVec,
     /// Label `reason`: damaged, foreign, stale or suspect.
     pub store_set_aside: IntCounterVec,
+    /// Label `outcome`: answered, unknown, failed or refused.
+    pub schema_requests: IntCounterVec,
     /// 1 while the store cannot be used and seen ids are held in memory.
     pub store_degraded: IntGauge,
     /// Estimated memory of the open databases of the store, in bytes.
@@ -266,6 +268,12 @@ impl Metrics {
                 "Slices of the store that could not be used and were rebuilt from the journal, by reason: damaged, foreign, stale, suspect.",
                 &["reason"],
             ),
+            schema_requests: counters(
+                r,
+                "kafka_dedup_schema_requests_total",
+                "Questions to the schema registry, by outcome: answered, unknown (it has no such schema), failed, refused (a schema that is too large).",
+                &["outcome"],
+            ),
             store_degraded: int_gauge(
                 r,
                 "kafka_dedup_store_degraded",
@@ -291,6 +299,9 @@ impl Metrics {
         }
         for reason in ["damaged", "foreign", "stale", "suspect"] {
             metrics.store_set_aside.with_label_values(&[reason]);
+        }
+        for outcome in ["answered", "unknown", "failed", "refused"] {
+            metrics.schema_requests.with_label_values(&[outcome]);
         }
         for step in ["drain", "offsets", "commit", "publish"] {
             metrics.commit_step_seconds.with_label_values(&[step]);

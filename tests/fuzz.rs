@@ -1,4 +1,4 @@
-//! The fuzzer's checks (see fuzz/README.md) on 100,000 inputs that are nearly right: valid ones with
+//! The fuzzer's checks (see fuzz/README.md) on 110,000 inputs that are nearly right: valid ones with
 //! something changed. Quick, and the same in every run of a seed; the fuzzer goes deeper.
 
 #[path = "fuzz/targets.rs"]
@@ -90,6 +90,22 @@ fn ids_of_records_that_are_nearly_json_or_csv() {
 }
 
 #[test]
+fn ids_of_records_that_are_nearly_of_a_schema_and_schemas_that_are_nearly_one() {
+    let avro = b"\x02\x02\x02k\x04\0\x02\x02v\0\0\x02ff\0\x04ab";
+    let avro_sized = b"\x7f\x01\x06\x02k\0\0\x02ff\x04\x02";
+    let protobuf = b"\0\x08\x05\x12\x07\x0a\x01f\x12\x02ab\x1a\x00";
+    let indexed = b"\x04\0\0\x12\x02ab";
+    let texts = bytes(&[targets::AVRO, targets::PROTOBUF]);
+    let values = [avro.as_slice(), avro_sized, protobuf, indexed];
+    let values = values.iter().map(|value| value.to_vec());
+    cases(
+        10_000,
+        texts.into_iter().chain(values).collect(),
+        targets::schemas,
+    );
+}
+
+#[test]
 fn runs_of_the_journal() {
     let run = |ids: i64| {
         kafka_dedup::journal::Run {
@@ -141,9 +157,10 @@ fn configurations() {
         "properties: {sasl.password: '${KAFKA_PASSWORD}'} #",
     );
     let least = "kafka: {bootstrap_servers: 'b:9092', group_id: g, properties: {linger.ms: 7}}\ninput: {topics: [t]}\nid: {from: {all: [{header: a}, {csv: {column: 2, delimiter: \";\"}}]}}\n";
+    let framed = "kafka: {bootstrap_servers: 'b:9092', group_id: g}\ninput: {topics: [t]}\nid: {from: {avro: /a~1b}}\nschemas: {registry: 'http://r', username: me, password: x, timeout: 7s, unknown: wait}\n";
     cases(
         20_000,
-        bytes(&[&secret, least, least, least]),
+        bytes(&[&secret, least, least, framed]),
         targets::config,
     );
 }

@@ -5,6 +5,7 @@
 mod around;
 mod permissions;
 mod report;
+mod schemas;
 
 use std::path::Path;
 
@@ -88,6 +89,7 @@ fn check_cluster(out: &mut Report, admin: &Admin, config: &Config) -> Result<(),
             surveys.push(survey);
         }
     }
+    schemas::report(out, config, &inputs)?;
     report_workers(out, config, &surveys);
     out.heading("permissions");
     for survey in &surveys {

@@ -20,6 +20,7 @@ use crate::http::health::{Condition, Health, worker_component};
 use crate::http::server::{self, Site};
 use crate::http::status::Status;
 use crate::metrics::Metrics;
+use crate::schemas::Schemas;
 use crate::store::Store;
 use crate::worker::{self, Pulse, Sentinels, Shared};
 
@@ -63,9 +64,11 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         Arc::clone(&site.metrics),
         site.health.clone(),
     )?;
+    let schemas = Schemas::start(&config, Some(Arc::clone(&site.metrics)))?;
     let pulses = (0..config.workers).map(|_| Pulse::default()).collect();
     let shared = Shared {
         store,
+        schemas,
         pulses,
         metrics: site.metrics,
         health: site.health,
@@ -131,6 +134,7 @@ fn announce(config: &Config, file: &Path) {
         journal = config.journal.topic.0,
         store = %config.store.path.display(),
         id = id_source(&config.id.from),
+        schemas = config.schemas.as_ref().map(|it| it.registry.as_str()),
         missing_id = ?config.id.missing,
         window = window(&config.window),
         refresh = config.window.refresh,
@@ -159,8 +163,12 @@ fn id_source(source: &IdSource) -> String {
     match source {
         IdSource::Key => "key".to_owned(),
         IdSource::Value => "value".to_owned(),
+        IdSource::CloudEvents => "CloudEvents source + id".to_owned(),
         IdSource::Header(name) => format!("header {name}"),
         IdSource::Json(pointer) => format!("JSON {pointer}"),
+        IdSource::Avro(pointer) => format!("Avro {pointer}"),
+        IdSource::Protobuf(pointer) => format!("Protobuf {pointer}"),
+        IdSource::JsonSchema(pointer) => format!("JSON (framed) {pointer}"),
         IdSource::Csv { column, delimiter } => {
             format!(
                 "CSV column {column} (delimiter {:?})",

@@ -17,8 +17,11 @@ pub struct Flags<'a> {
     pub topic: &'a str,
     /// `host:port`, comma separated.
     pub bootstrap_servers: &'a str,
-    /// `key`, `value`, `header:NAME`, `json:/POINTER` or `csv:COLUMN`.
+    /// `key`, `value`, `cloudevents`, `header:NAME`, `json:/POINTER` (also `avro`, `protobuf` and
+    /// `json_schema`) or `csv:COLUMN`.
     pub id: &'a str,
+    /// The URL of a schema registry.
+    pub registry: Option<&'a str>,
     /// `key=value`, librdkafka's names.
     pub properties: &'a [String],
 }
@@ -35,6 +38,10 @@ pub fn from_flags(flags: Flags<'_>, env: &BTreeMap<String, String>) -> Result<Co
         format!("input: {{topics: [{}]}}", quoted(flags.topic)),
     );
     text.push("--id", format!("id: {{from: {}}}", id_source(flags.id)));
+    if let Some(registry) = flags.registry {
+        let line = format!("schemas: {{registry: {}}}", quoted(registry));
+        text.push("--registry", line);
+    }
     // Nothing is written there; names that no topic has to be spared for.
     text.push(
         "TOPIC",
@@ -93,7 +100,9 @@ impl Lines {
 /// `header:message-id` as the file has it.
 fn id_source(flag: &str) -> String {
     match flag.split_once(':') {
-        Some((kind @ ("header" | "json"), place)) => format!("{{{kind}: {}}}", quoted(place)),
+        Some((kind @ ("header" | "json" | "avro" | "protobuf" | "json_schema"), place)) => {
+            format!("{{{kind}: {}}}", quoted(place))
+        }
         Some(("csv", column)) => format!("{{csv: {{column: {}}}}}", quoted(column)),
         _ => quoted(flag),
     }
@@ -119,6 +128,7 @@ mod tests {
             topic,
             bootstrap_servers: servers,
             id,
+            registry: Some("http://r"),
             properties,
         }
     }
@@ -159,9 +169,13 @@ mod tests {
         for (flag, source) in [
             ("key", IdSource::Key),
             ("value", IdSource::Value),
+            ("cloudevents", IdSource::CloudEvents),
             ("header:a: \"b\"", IdSource::Header("a: \"b\"".into())),
             ("json:/event/id", IdSource::Json("/event/id".into())),
             ("json:", IdSource::Json(String::new())),
+            ("avro:/event/id", IdSource::Avro("/event/id".into())),
+            ("protobuf:/id", IdSource::Protobuf("/id".into())),
+            ("json_schema:/id", IdSource::JsonSchema("/id".into())),
             (
                 "csv:8",
                 IdSource::Csv {

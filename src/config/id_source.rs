@@ -7,8 +7,9 @@ use super::keys;
 use super::tree::{Content, Entry, Node, Section};
 use super::value;
 
-const EXPECTED: &str = "key, value, {header: NAME}, {json: /pointer}, {csv: {column: 8}} \
-                        or {all: [{header: ce-source}, {header: ce-id}]}";
+const EXPECTED: &str = "key, value, cloudevents, {header: NAME}, {json: /pointer}, \
+                        {avro: /pointer}, {protobuf: /pointer}, {json_schema: /pointer}, \
+                        {csv: {column: 8}} or {all: [{header: tenant}, {header: message-id}]}";
 /// Far beyond any record, and small enough that counting to it cannot overflow.
 const COLUMN_MAX: u64 = 100_000;
 
@@ -42,6 +43,15 @@ fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
         Content::Faulty => return None,
         Content::Scalar { text, .. } if text == "key" => return Some(IdSource::Key),
         Content::Scalar { text, .. } if text == "value" => return Some(IdSource::Value),
+        Content::Scalar { text, .. } if text == "cloudevents" => {
+            if inner {
+                let sentence = "cloudevents inside of all; it stands alone, and joins the event's \
+                                source and id itself";
+                id.fault("from", &node.place, sentence);
+                return None;
+            }
+            return Some(IdSource::CloudEvents);
+        }
         Content::Map(entries) => entries,
         Content::Scalar { .. } | Content::List(_) | Content::Null => return wrong(node, EXPECTED),
     };
@@ -64,6 +74,15 @@ fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
     match key.as_str() {
         "header" => from.parse("header", node, header).map(IdSource::Header),
         "json" => from.parse("json", node, pointer).map(IdSource::Json),
+        "avro" => from.parse("avro", node, pointer).map(IdSource::Avro),
+        "protobuf" => {
+            let parsed = from.parse("protobuf", node, pointer);
+            parsed.map(IdSource::Protobuf)
+        }
+        "json_schema" => {
+            let parsed = from.parse("json_schema", node, pointer);
+            parsed.map(IdSource::JsonSchema)
+        }
         "csv" => csv(&from),
         "all" if inner => {
             from.fault(
@@ -93,7 +112,16 @@ fn source(id: &Section<'_>, node: &Node, inner: bool) -> Option<IdSource> {
 }
 
 fn unknown(key: &str) -> String {
-    match keys::nearest(key, ["header", "json", "csv", "all"].into_iter()) {
+    let known = [
+        "header",
+        "json",
+        "avro",
+        "protobuf",
+        "json_schema",
+        "csv",
+        "all",
+    ];
+    match keys::nearest(key, known.into_iter()) {
         Some(near) => format!("unknown source {key:?}; did you mean {near}?"),
         None => format!("unknown source {key:?}, expected {EXPECTED}"),
     }

@@ -15,7 +15,7 @@ use super::topic_names;
 use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
 use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode, Output};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
-use super::{id_source, interpolate, overlay, properties, value, yaml};
+use super::{id_source, interpolate, overlay, properties, schemas, value, yaml};
 use crate::window::Sizing;
 
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
@@ -139,6 +139,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
             ("fail", Missing::Fail),
         ],
     );
+    let schemas = schemas::read(&root.section("schemas"), from.as_ref());
     let output = root.section("output");
     let partition = output.choice(
         "partition",
@@ -176,6 +177,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
             from: from?,
             missing: missing.value,
         },
+        schemas,
         window: window.value,
         scope,
         mode,

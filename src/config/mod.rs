@@ -11,6 +11,7 @@ pub mod load;
 mod overlay;
 mod properties;
 mod render;
+mod schemas;
 #[cfg(test)]
 mod tests;
 mod topic_names;
@@ -36,6 +37,8 @@ pub struct Config {
     pub input: Input,
     pub output: Output,
     pub id: Id,
+    /// `None` where no registry is configured.
+    pub schemas: Option<Schemas>,
     pub window: Window,
     pub scope: Scope,
     pub mode: Mode,
@@ -132,7 +135,15 @@ pub enum IdSource {
         column: usize,
         delimiter: u8,
     },
-    /// All of these, none of them itself `All`; at least one.
+    /// RFC 6901 pointer to a field of an Avro value in the wire format of schema registries.
+    Avro(String),
+    /// The same, of a Protobuf value.
+    Protobuf(String),
+    /// RFC 6901 pointer into a JSON value in the wire format of schema registries.
+    JsonSchema(String),
+    /// `source` and `id` of a CloudEvent, in binary or structured mode.
+    CloudEvents,
+    /// All of these, none of them itself `All` or `CloudEvents`; at least one.
     All(Vec<IdSource>),
 }
 
@@ -142,6 +153,32 @@ pub enum Missing {
     Reject,
     Drop,
     Fail,
+}
+
+/// `schemas:` the registry that knows the schemas of values. `Debug` prints no password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Schemas {
+    /// `http://` or `https://`, with the path under which the registry's interface is.
+    pub registry: String,
+    /// Set together with `password`, or not at all.
+    pub username: Option<String>,
+    pub password: Option<String>,
+    /// Certificates in PEM that the registry's must go back to. Default: the system's.
+    pub ca: Option<PathBuf>,
+    /// Of one request. Default 5 s.
+    pub timeout: Duration,
+    /// What becomes of a record whose schema the registry does not know. Default fail.
+    pub unknown: UnknownSchema,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownSchema {
+    /// Stop, when the registry has said for 10 s that it has no such schema.
+    Fail,
+    /// It is unparsable, and `id.missing` says what that means.
+    Missing,
+    /// Its partition waits until the registry knows it.
+    Wait,
 }
 
 /// `window:` how long an id is remembered. At least one of `time_ms` and `ids` is set.

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::properties::redacted;
+use super::properties::{REDACTED, redacted};
 use super::value::{render_duration, render_size};
 use super::{Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Scope, Start};
-use super::{TopicPattern, TopicTemplate};
+use super::{TopicPattern, TopicTemplate, UnknownSchema};
 
 impl Config {
     /// The effective values as YAML, in the order of the sample file. It loads again as the same
@@ -70,6 +70,7 @@ impl Config {
             source(&self.id.from)
         )?;
 
+        self.write_schemas(f)?;
         let time = self.window.time_ms.map(ms_text);
         let ids = self.window.ids.map(|ids| ids.to_string());
         writeln!(
@@ -126,6 +127,30 @@ impl Config {
     }
 }
 
+impl Config {
+    fn write_schemas(&self, f: &mut String) -> fmt::Result {
+        let Some(schemas) = &self.schemas else {
+            return writeln!(f, "schemas:\n  registry: null");
+        };
+        let name = or_null(schemas.username.as_deref().map(text));
+        let password = or_null(schemas.password.as_ref().map(|_| text(REDACTED)));
+        let ca = schemas.ca.as_ref();
+        let ca = or_null(ca.map(|path| text(&path.to_string_lossy())));
+        let unknown = match schemas.unknown {
+            UnknownSchema::Fail => "fail",
+            UnknownSchema::Missing => "missing",
+            UnknownSchema::Wait => "wait",
+        };
+        writeln!(f, "schemas:\n  registry: {}", text(&schemas.registry))?;
+        writeln!(f, "  username: {name}\n  password: {password}\n  ca: {ca}")?;
+        writeln!(
+            f,
+            "  timeout: {}\n  unknown: {unknown}",
+            render_duration(schemas.timeout)
+        )
+    }
+}
+
 impl fmt::Debug for Kafka {
     /// As derived, except that no secret of the properties is printed, however it gets into a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,8 +193,12 @@ fn source(from: &IdSource) -> String {
     match from {
         IdSource::Key => "key".to_owned(),
         IdSource::Value => "value".to_owned(),
+        IdSource::CloudEvents => "cloudevents".to_owned(),
         IdSource::Header(name) => format!("{{header: {}}}", text(name)),
         IdSource::Json(pointer) => format!("{{json: {}}}", text(pointer)),
+        IdSource::Avro(pointer) => format!("{{avro: {}}}", text(pointer)),
+        IdSource::Protobuf(pointer) => format!("{{protobuf: {}}}", text(pointer)),
+        IdSource::JsonSchema(pointer) => format!("{{json_schema: {}}}", text(pointer)),
         IdSource::Csv { column, delimiter } => {
             let delimiter = text(&char::from(*delimiter).to_string());
             format!("{{csv: {{column: {column}, delimiter: {delimiter}}}}}")

@@ -191,7 +191,9 @@ impl<'a> Section<'a> {
             Content::Scalar { .. } | Content::List(_) => {
                 let found = match node.content {
                     // It may be properties with their secrets, written otherwise.
-                    Content::Scalar { .. } if path.is_empty() || path.starts_with("kafka") => {
+                    Content::Scalar { .. }
+                        if path.is_empty() || path.starts_with("kafka") || path == "schemas" =>
+                    {
                         "one value (not shown)"
                     }
                     _ => node.shown(),
@@ -279,6 +281,7 @@ impl<'a> Section<'a> {
                 let found = match &node.content {
                     Content::Scalar { text, .. }
                         if properties::looks_secret(text)
+                            || key == "password"
                             || (key == "bootstrap_servers" && text.contains('@')) =>
                     {
                         "a value that may hold a password (not shown)"

@@ -1,11 +1,14 @@
-//! Record → id → fingerprint. Reads a record's fields through [`Fields`] and touches nothing else.
+//! Record → id → fingerprint. Reads a record's fields through [`Fields`], asks [`Schemas`] where only a
+//! schema can find the id, and touches nothing else.
 //!
 //! The source of the id is chosen once, in [`Identifier::new`]. Null and empty count as missing,
 //! wherever the id comes from.
 
+mod cloud_events;
 mod csv;
 mod json;
 mod record;
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +17,13 @@ use std::ffi::{CStr, CString};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use crate::config::IdSource;
+use crate::exit::Stop;
+use crate::schemas::{Schemas, Unresolved, unframe};
 use crate::window::Fingerprint;
+use cloud_events::CloudEvent;
 use csv::CsvColumn;
 use json::JsonPointer;
+use schema::SchemaField;
 
 /// The fields of a record that an id can come from.
 pub trait Fields {
@@ -38,9 +45,23 @@ pub enum Identity {
 pub enum MissingReason {
     /// The place is absent, null or empty.
     NoId,
-    /// The value is not what the configuration says, so the place cannot be looked up, or what is
-    /// there is no id (an object, an array).
+    /// The value is not what the configuration or its schema says, so the place cannot be looked up,
+    /// or what is there is no id (an object, an array).
     Unparsable,
+}
+
+/// Why there are no bytes of an id, or none yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    Missing(MissingReason),
+    /// Only a schema can tell, and it is not there.
+    Schema(Unresolved),
+}
+
+impl From<MissingReason> for Without {
+    fn from(reason: MissingReason) -> Self {
+        Self::Missing(reason)
+    }
 }
 
 impl MissingReason {
@@ -65,26 +86,51 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    pub fn new(source: &IdSource, seed: u64) -> Self {
+    /// `schemas` are those that were started, or given, for this source.
+    pub fn new(source: &IdSource, seed: u64, schemas: &Schemas) -> Self {
         Self {
             seed,
-            id: Part::new(source),
+            id: Part::new(source, schemas),
         }
     }
 
     /// The fingerprint of the record's id. O(bytes that have to be read); allocates nothing once
-    /// its buffers have grown, except for JSON strings that hold escapes.
-    pub fn identify(&mut self, fields: &impl Fields) -> Identity {
+    /// its buffers have grown, except for JSON strings that hold escapes. Never waits.
+    ///
+    /// # Errors
+    /// A schema that is needed and not there.
+    pub fn identify(&mut self, fields: &impl Fields) -> Result<Identity, Unresolved> {
         let seed = self.seed;
         match self.id(fields) {
-            Ok(bytes) => Identity::Id(xxh3_128_with_seed(bytes, seed)),
-            Err(reason) => Identity::Missing(reason),
+            Ok(bytes) => Ok(Identity::Id(xxh3_128_with_seed(bytes, seed))),
+            Err(Without::Missing(reason)) => Ok(Identity::Missing(reason)),
+            Err(Without::Schema(unresolved)) => Err(unresolved),
+        }
+    }
+
+    /// The same, for a command that has nothing else to do than to wait for a schema.
+    ///
+    /// # Errors
+    /// As of [`Schemas::wait_for`].
+    pub fn identify_in_time(
+        &mut self,
+        fields: &impl Fields,
+        schemas: &Schemas,
+        go_on: impl Fn() -> bool,
+    ) -> Result<Identity, Stop> {
+        loop {
+            match self.identify(fields) {
+                Ok(identity) => return Ok(identity),
+                Err(Unresolved::Awaited(id) | Unresolved::Unknown(id)) => {
+                    schemas.wait_for(id, &go_on)?;
+                }
+            }
         }
     }
 
     /// The bytes that are fingerprinted, never empty: the id itself, or where it has several parts
     /// all of them, each after its length. Cost as of [`Identifier::identify`].
-    pub fn id<'a>(&'a mut self, fields: &'a impl Fields) -> Result<&'a [u8], MissingReason> {
+    pub fn id<'a>(&'a mut self, fields: &'a impl Fields) -> Result<&'a [u8], Without> {
         self.id.bytes(fields)
     }
 }
@@ -97,14 +143,15 @@ enum Part {
     Header(Option<CString>),
     Json(JsonPointer),
     Csv(Box<CsvColumn>),
-    All {
-        parts: Vec<Part>,
-        joined: Vec<u8>,
-    },
+    CloudEvents(Box<CloudEvent>),
+    /// JSON in the wire format of schema registries. Its schema is not needed to find anything in it.
+    FramedJson(JsonPointer),
+    Schema(Box<SchemaField>),
+    All(Joined),
 }
 
 impl Part {
-    fn new(source: &IdSource) -> Self {
+    fn new(source: &IdSource, schemas: &Schemas) -> Self {
         match source {
             IdSource::Key => Self::Key,
             IdSource::Value => Self::Value,
@@ -113,15 +160,17 @@ impl Part {
             IdSource::Csv { column, delimiter } => {
                 Self::Csv(Box::new(CsvColumn::new(*column, *delimiter)))
             }
-            IdSource::All(sources) => Self::All {
-                parts: sources.iter().map(Self::new).collect(),
-                joined: Vec::new(),
-            },
+            IdSource::CloudEvents => Self::CloudEvents(Box::default()),
+            IdSource::JsonSchema(pointer) => Self::FramedJson(JsonPointer::new(pointer)),
+            IdSource::Avro(_) | IdSource::Protobuf(_) => {
+                Self::Schema(Box::new(SchemaField::new(source, schemas)))
+            }
+            IdSource::All(sources) => Self::All(Joined::new(sources, schemas)),
         }
     }
 
     /// The id's bytes, never empty.
-    fn bytes<'a>(&'a mut self, fields: &'a impl Fields) -> Result<&'a [u8], MissingReason> {
+    fn bytes<'a>(&'a mut self, fields: &'a impl Fields) -> Result<&'a [u8], Without> {
         let found = match self {
             Self::Key => fields.key(),
             Self::Value => fields.value(),
@@ -131,20 +180,52 @@ impl Part {
                 _ => None,
             },
             Self::Csv(column) => fields.value().and_then(|value| column.find(value)),
-            Self::All { parts, joined } => {
-                joined.clear();
-                for part in parts {
-                    let bytes = part.bytes(fields)?;
-                    // The length keeps ("a", "bc") apart from ("ab", "c"). Kafka has no field
-                    // that needs more than 32 bits.
-                    joined.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-                    joined.extend_from_slice(bytes);
+            Self::CloudEvents(event) => Some(event.bytes(fields)?),
+            Self::FramedJson(pointer) => match fields.value() {
+                Some(value) if !value.is_empty() => {
+                    let (_, document) = unframe(value).ok_or(MissingReason::Unparsable)?;
+                    pointer.find(document)?
                 }
-                Some(joined.as_slice())
-            }
+                _ => None,
+            },
+            Self::Schema(field) => match fields.value() {
+                Some(value) if !value.is_empty() => field.find(value)?,
+                _ => None,
+            },
+            Self::All(joined) => Some(joined.bytes(fields)?),
         };
         found
             .filter(|bytes| !bytes.is_empty())
-            .ok_or(MissingReason::NoId)
+            .ok_or(Without::Missing(MissingReason::NoId))
+    }
+}
+
+/// Several parts, all of which must be there.
+struct Joined {
+    parts: Vec<Part>,
+    bytes: Vec<u8>,
+}
+
+impl Joined {
+    fn new(sources: &[IdSource], schemas: &Schemas) -> Self {
+        let parts = sources.iter().map(|source| Part::new(source, schemas));
+        Self {
+            parts: parts.collect(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Each part after its length.
+    fn bytes<'a>(&'a mut self, fields: &'a impl Fields) -> Result<&'a [u8], Without> {
+        self.bytes.clear();
+        for part in &mut self.parts {
+            let bytes = part.bytes(fields)?;
+            // The length keeps ("a", "bc") apart from ("ab", "c"). Kafka has no field that needs
+            // more than 32 bits.
+            self.bytes
+                .extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(&self.bytes)
     }
 }

@@ -3,6 +3,7 @@ use std::ffi::CStr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::schemas::Schema;
 
 #[derive(Default)]
 struct Record<'a> {
@@ -28,6 +29,12 @@ const SEED: u64 = 11;
 const NO_ID: Identity = Identity::Missing(MissingReason::NoId);
 const UNPARSABLE: Identity = Identity::Missing(MissingReason::Unparsable);
 
+/// An id that needs no schema.
+fn identify(source: &IdSource, seed: u64, record: &Record<'_>) -> Identity {
+    let mut identifier = Identifier::new(source, seed, &Schemas::default());
+    identifier.identify(record).expect("no schema is needed")
+}
+
 fn id(bytes: &[u8]) -> Identity {
     Identity::Id(xxh3_128_with_seed(bytes, SEED))
 }
@@ -37,7 +44,7 @@ fn of_value(source: IdSource, value: &[u8]) -> Identity {
         value: Some(value),
         ..Record::default()
     };
-    Identifier::new(&source, SEED).identify(&record)
+    identify(&source, SEED, &record)
 }
 
 fn json(pointer: &str, value: &str) -> Identity {
@@ -58,16 +65,20 @@ fn null_and_empty_are_missing_everywhere() {
     };
     let pointer = IdSource::Json(String::new());
     for source in [IdSource::Key, IdSource::Value, header, column, pointer] {
-        let mut identifier = Identifier::new(&source, SEED);
+        let mut identifier = Identifier::new(&source, SEED, &Schemas::default());
         for bytes in [None, Some(b"".as_slice())] {
             let record = Record {
                 key: bytes,
                 value: bytes,
                 headers: vec![(c"id", bytes)],
             };
-            assert_eq!(identifier.identify(&record), NO_ID, "{source:?}");
+            assert_eq!(identifier.identify(&record), Ok(NO_ID), "{source:?}");
         }
-        assert_eq!(identifier.identify(&Record::default()), NO_ID, "{source:?}");
+        assert_eq!(
+            identifier.identify(&Record::default()),
+            Ok(NO_ID),
+            "{source:?}"
+        );
     }
     assert_eq!(json("/id", r#"{"id":""}"#), NO_ID);
     assert_eq!(csv(2, "a,,c"), NO_ID);
@@ -87,7 +98,7 @@ fn key_value_and_the_last_header_of_the_name() {
             (c"gone", None),
         ],
     };
-    let of = |source| Identifier::new(&source, SEED).identify(&record);
+    let of = |source| identify(&source, SEED, &record);
     assert_eq!(of(IdSource::Key), id(b"k"));
     assert_eq!(of(IdSource::Value), id(b"\0v"));
     assert_eq!(of(IdSource::Header("id".into())), id(b"2"));
@@ -206,13 +217,14 @@ fn a_quoted_csv_column() {
 #[test]
 fn parts_of_an_id_do_not_run_into_each_other() {
     let source = IdSource::All(vec![IdSource::Key, IdSource::Header("h".into())]);
-    let mut identifier = Identifier::new(&source, SEED);
+    let mut identifier = Identifier::new(&source, SEED, &Schemas::default());
     let mut of = |key, header| {
-        identifier.identify(&Record {
+        let identity = identifier.identify(&Record {
             key: Some(key),
             value: None,
             headers: vec![(c"h", header)],
-        })
+        });
+        identity.expect("no schema is needed")
     };
     let first = of(b"a".as_slice(), Some(b"bc".as_slice()));
     assert_eq!(first, id(b"\x01\0\0\0a\x02\0\0\0bc"));
@@ -223,6 +235,162 @@ fn parts_of_an_id_do_not_run_into_each_other() {
 }
 
 #[test]
+fn a_cloud_event_is_known_by_source_and_id_in_both_modes() {
+    let expected = id(b"\x05\0\0\0/cart\x03\0\0\0A-1");
+    let mut identifier = Identifier::new(&IdSource::CloudEvents, SEED, &Schemas::default());
+    let mut of = |headers: &[(&'static CStr, Option<&'static [u8]>)], value: Option<&[u8]>| {
+        let identity = identifier.identify(&Record {
+            key: None,
+            value,
+            headers: headers.to_vec(),
+        });
+        identity.expect("no schema is needed")
+    };
+    let source = (c"ce_source", Some(b"/cart".as_slice()));
+    let number = (c"ce_id", Some(b"A-1".as_slice()));
+    let json = |media: &'static str| (c"content-type", Some(media.as_bytes()));
+    assert_eq!(of(&[source, number], None), expected);
+    let plain = json("application/json");
+    assert_eq!(of(&[source, number, plain], Some(b"{}")), expected);
+
+    let whole = br#"{"specversion":"1.0","id":"A-1","source":"/cart","data":{"id":"x"}}"#;
+    for media in [
+        "application/cloudevents+json",
+        "application/cloudevents+json; charset=UTF-8",
+        " Application/CloudEvents+JSON;charset=utf-8",
+    ] {
+        assert_eq!(of(&[json(media)], Some(whole)), expected, "{media}");
+    }
+    // The mode is what the content type says, whatever else is there.
+    let structured = json("application/cloudevents+json");
+    assert_eq!(of(&[source, number, structured], Some(b"{}")), NO_ID);
+    assert_eq!(of(&[source, number, structured], None), NO_ID);
+    assert_eq!(of(&[plain], Some(whole)), NO_ID);
+    assert_eq!(of(&[structured], Some(b"{")), UNPARSABLE);
+    assert_eq!(of(&[structured], Some(br#"{"id":"A-1"}"#)), NO_ID);
+    assert_eq!(
+        of(&[structured], Some(br#"{"id":"","source":"/cart"}"#)),
+        NO_ID
+    );
+    assert_eq!(of(&[source], None), NO_ID);
+    assert_eq!(of(&[number, (c"ce_source", None)], None), NO_ID);
+    for media in [
+        "application/cloudevents",
+        "application/cloudevents+avro",
+        "application/cloudevents-batch+json",
+    ] {
+        let headers = [source, number, json(media)];
+        assert_eq!(of(&headers, Some(whole)), UNPARSABLE, "{media}");
+    }
+}
+
+#[test]
+fn a_cloud_event_in_binary_mode_has_the_id_of_its_two_headers() {
+    let headers = ["ce_source", "ce_id"].map(|name| IdSource::Header(name.into()));
+    let record = Record {
+        headers: vec![(c"ce_source", Some(b"s")), (c"ce_id", Some(b"i"))],
+        ..Record::default()
+    };
+    let of = |source| identify(&source, SEED, &record);
+    assert_eq!(
+        of(IdSource::CloudEvents),
+        of(IdSource::All(headers.to_vec()))
+    );
+}
+
+fn avro(id: u32, fields: &str) -> (u32, Schema) {
+    let text = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
+    let schema = Schema {
+        format: "AVRO".to_owned(),
+        text,
+        references: Vec::new(),
+    };
+    (id, schema)
+}
+
+#[test]
+fn an_avro_field_is_found_by_the_schema_that_its_value_names() {
+    let source = IdSource::Avro("/id".into());
+    let schemas = [
+        avro(1, r#"{"name":"id","type":["null","string"]}"#),
+        avro(
+            0x0102_0304,
+            r#"{"name":"n","type":"long"},{"name":"id","type":"string"}"#,
+        ),
+        avro(7, r#"{"name":"id","type":"float"}"#),
+        avro(8, r#"{"name":"di","type":"int"}"#),
+    ];
+    let schemas = Schemas::given(&source, schemas);
+    let mut identifier = Identifier::new(&source, SEED, &schemas);
+    let mut of = |value: Option<&[u8]>| {
+        identifier.identify(&Record {
+            value,
+            ..Record::default()
+        })
+    };
+    assert_eq!(of(Some(b"\0\0\0\0\x01\x02\x04ab")), Ok(id(b"ab")));
+    // Another version of it, where the field is elsewhere, and back.
+    assert_eq!(of(Some(b"\0\x01\x02\x03\x04\x7e\x04ab")), Ok(id(b"ab")));
+    assert_eq!(of(Some(b"\0\0\0\0\x01\x02\x04ab")), Ok(id(b"ab")));
+    for nothing in [
+        None,
+        Some(b"".as_slice()),
+        Some(b"\0\0\0\0\x01\0"),
+        Some(b"\0\0\0\0\x01\x02\0"),
+        Some(b"\0\0\0\0\x08\x02"),
+    ] {
+        assert_eq!(of(nothing), Ok(NO_ID), "{nothing:?}");
+    }
+    // No frame, another magic byte, cut off, not of the schema, a schema without ids.
+    for wrong in [
+        b"\0".as_slice(),
+        b"\0\0\0\0",
+        b"\x01\0\0\0\x01\x02\x04ab",
+        b"{\"id\":\"ab\"}",
+        b"\0\0\0\0\x01",
+        b"\0\0\0\0\x01\x02\x04a",
+        b"\0\0\0\0\x01\x04\x04ab",
+        b"\0\0\0\0\x07\0\0\0\0",
+    ] {
+        assert_eq!(of(Some(wrong)), Ok(UNPARSABLE), "{wrong:?}");
+    }
+    assert_eq!(of(Some(b"\0\0\0\0\x63a")), Err(Unresolved::Unknown(0x63)));
+}
+
+#[test]
+fn a_schema_that_nobody_has_fetched_yet_is_no_reason_to_guess() {
+    let source = IdSource::All(vec![IdSource::Key, IdSource::Avro("/id".into())]);
+    let mut identifier = Identifier::new(&source, SEED, &Schemas::default());
+    let record = Record {
+        key: Some(b"k"),
+        value: Some(b"\0\0\0\0\x01\x02a"),
+        ..Record::default()
+    };
+    assert_eq!(identifier.identify(&record), Err(Unresolved::Unknown(1)));
+    assert_eq!(
+        identifier.id(&record),
+        Err(Without::Schema(Unresolved::Unknown(1)))
+    );
+}
+
+#[test]
+fn framed_json_needs_no_schema() {
+    let of = |value: &[u8]| of_value(IdSource::JsonSchema("/id".into()), value);
+    assert_eq!(of(b"\0\0\0\0\x07{\"id\":\"a\"}"), id(b"a"));
+    assert_eq!(of(b"\0\0\0\0\x08{\"id\":\"a\",\"b\":1}"), id(b"a"));
+    assert_eq!(of(b"\0\0\0\0\x07{}"), NO_ID);
+    assert_eq!(of(b""), NO_ID);
+    for wrong in [
+        b"{\"id\":\"a\"}".as_slice(),
+        b"\0\0\0\0",
+        b"\0\0\0\0\x07",
+        b"\x01\0\0\0\x07{\"id\":1}",
+    ] {
+        assert_eq!(of(wrong), UNPARSABLE, "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_deployment_has_a_seed_of_its_own() {
     assert_eq!(deployment_seed("g"), xxh3_64(b"kafka-dedup/g"));
     assert_ne!(deployment_seed("g"), deployment_seed("h"));
@@ -230,7 +398,7 @@ fn a_deployment_has_a_seed_of_its_own() {
         key: Some(b"k"),
         ..Record::default()
     };
-    let of = |seed| Identifier::new(&IdSource::Key, seed).identify(&record);
+    let of = |seed| identify(&IdSource::Key, seed, &record);
     assert_ne!(of(1), of(2));
 }
 

@@ -11,7 +11,8 @@ use super::stored::{self, Found};
 use super::{Asked, InspectArgs};
 use crate::config::{self, Config, IdSource};
 use crate::exit::Stop;
-use crate::identify::{Fields, Identifier, Identity, deployment_seed};
+use crate::identify::{Fields, Identifier, Identity, MissingReason, deployment_seed};
+use crate::schemas::Schemas;
 use crate::store::{Entry, Fingerprint};
 use crate::window::remembers;
 
@@ -57,6 +58,8 @@ pub(super) fn wanted(
 fn parts_of(source: &IdSource) -> usize {
     match source {
         IdSource::All(sources) => sources.len(),
+        // Source and id.
+        IdSource::CloudEvents => 2,
         _ => 1,
     }
 }
@@ -82,13 +85,14 @@ impl Fields for Parts<'_> {
 
 fn fingerprint(source: &IdSource, seed: u64, parts: &[Vec<u8>]) -> Identity {
     let source = match source {
-        IdSource::All(sources) => {
-            let numbers = 0..sources.len();
+        IdSource::All(_) | IdSource::CloudEvents => {
+            let numbers = 0..parts_of(source);
             IdSource::All(numbers.map(|n| IdSource::Header(n.to_string())).collect())
         }
         _ => IdSource::Key,
     };
-    Identifier::new(&source, seed).identify(&Parts(parts))
+    let identity = Identifier::new(&source, seed, &Schemas::default()).identify(&Parts(parts));
+    identity.unwrap_or(Identity::Missing(MissingReason::NoId))
 }
 
 fn from_hex(hex: &str) -> Result<Vec<u8>, Stop> {

@@ -49,9 +49,9 @@ fn config(id: &str) -> Config {
 
 fn known(config: &Config, record: &Record) -> Option<Fingerprint> {
     let seed = deployment_seed(&config.kafka.group_id);
-    match Identifier::new(&config.id.from, seed).identify(record) {
-        Identity::Id(fingerprint) => Some(fingerprint),
-        Identity::Missing(_) => None,
+    match Identifier::new(&config.id.from, seed, &Schemas::default()).identify(record) {
+        Ok(Identity::Id(fingerprint)) => Some(fingerprint),
+        Ok(Identity::Missing(_)) | Err(_) => None,
     }
 }
 
@@ -77,6 +77,14 @@ fn a_typed_id_has_the_fingerprint_that_the_service_gives_its_record() {
         known(&by_header, &RECORD)
     );
     assert_eq!(typed(&by_header, &[], &[]), None);
+    let by_event = config("cloudevents");
+    let event = Record {
+        key: b"",
+        headers: &[("ce_source", b"/truck"), ("ce_id", b"7")],
+    };
+    let of_event = known(&by_event, &event);
+    assert!(of_event.is_some());
+    assert_eq!(typed(&by_event, &["/truck", "7"], &[]), of_event);
 }
 
 #[test]

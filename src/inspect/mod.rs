@@ -55,7 +55,7 @@ pub struct InspectArgs {
     /// Only this partition
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
-    /// Look up this id, as text; once for each part where id.from is {all: [...]}
+    /// Look up this id, as text; once for each part where id.from is {all: [...]}, source and id where it is cloudevents
     #[arg(
         long,
         value_name = "VALUE",

@@ -51,6 +51,7 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "restore_remaining_offsets gauge",
             "restored_ids gauge",
             "restores_total counter",
+            "schema_requests_total counter",
             "scope_crossing_ids_total counter",
             "scope_sampled_ids_total counter",
             "store_degraded gauge",

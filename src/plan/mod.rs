@@ -104,6 +104,7 @@ impl PlanArgs {
                     topic: "any",
                     bootstrap_servers: "any:9092",
                     id: "key",
+                    registry: None,
                     properties: &[],
                 },
                 &env,

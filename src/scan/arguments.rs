@@ -58,9 +58,12 @@ pub struct ScanArgs {
         required_unless_present = "config"
     )]
     bootstrap_servers: Option<String>,
-    /// Where the id is: key, value, header:NAME, json:/POINTER or csv:COLUMN
+    /// Where the id is: key, value, cloudevents, header:NAME, csv:COLUMN, or KIND:/POINTER with json, avro, protobuf or json_schema
     #[arg(long, value_name = "SOURCE", value_parser = id, required_unless_present = "config")]
     id: Option<String>,
+    /// The schema registry that avro and protobuf ids need, instead of a file
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    registry: Option<String>,
     /// A librdkafka property, repeatable; ${NAME} and ${file:/path} are filled in
     #[arg(short = 'X', long = "property", value_name = "KEY=VALUE")]
     properties: Vec<String>,
@@ -105,6 +108,20 @@ impl ScanArgs {
     /// Usage (64), with all that is wrong with the flags, or with the file.
     pub fn order(self, now: SystemTime) -> Result<Order, Stop> {
         check_properties(&self.properties)?;
+        let of_schema = |id: &str| id.starts_with("avro:") || id.starts_with("protobuf:");
+        if self.config.is_none()
+            && self.registry.is_none()
+            && self.id.as_deref().is_some_and(of_schema)
+        {
+            return Err(Stop::usage(
+                "--id: such an id is found by its schema: give --registry URL, or a file with -c",
+            ));
+        }
+        let registry = match &self.config {
+            // The file's own is taken.
+            Some(_) => Some("http://file"),
+            None => self.registry.as_deref(),
+        };
         let env = config::environment();
         // Also with a file: it checks the topic's name and the id.
         let flags = config::from_flags(
@@ -112,6 +129,7 @@ impl ScanArgs {
                 topic: &self.topic,
                 bootstrap_servers: self.bootstrap_servers.as_deref().unwrap_or("file:9092"),
                 id: self.id.as_deref().unwrap_or("key"),
+                registry,
                 properties: &self.properties,
             },
             &env,
@@ -127,6 +145,12 @@ impl ScanArgs {
             Some(file) => {
                 let mut config = config::load(file, env)?;
                 if self.id.is_some() {
+                    if config.schemas.is_none() && self.id.as_deref().is_some_and(of_schema) {
+                        return Err(Stop::usage(format!(
+                            "--id: such an id is found by its schema, and {} names no schemas.registry",
+                            file.display()
+                        )));
+                    }
                     config.id = flags.id;
                 }
                 let window_ms = config.window.time_ms;
@@ -241,9 +265,15 @@ fn memory(text: &str) -> Result<ByteSize, String> {
 /// The form alone; what is behind the colon is checked as a file's is.
 fn id(text: &str) -> Result<String, String> {
     match text.split_once(':') {
-        Some(("header" | "json" | "csv", _)) => Ok(text.to_owned()),
-        None if matches!(text, "key" | "value") => Ok(text.to_owned()),
-        _ => Err("expected key, value, header:NAME, json:/POINTER or csv:COLUMN".to_owned()),
+        Some(("header" | "json" | "csv" | "avro" | "protobuf" | "json_schema", _)) => {
+            Ok(text.to_owned())
+        }
+        None if matches!(text, "key" | "value" | "cloudevents") => Ok(text.to_owned()),
+        _ => Err(
+            "expected key, value, cloudevents, header:NAME, csv:COLUMN, or json:/POINTER (also \
+             avro, protobuf, json_schema)"
+                .to_owned(),
+        ),
     }
 }
 
@@ -363,6 +393,17 @@ mod tests {
             &["t", "-b", "b:1"],
             &["t", "--id", "key"],
             &["t", "-b", "b:1", "--id", "uuid"],
+            &[
+                "t",
+                "-b",
+                "b:1",
+                "--id",
+                "key",
+                "-c",
+                "f",
+                "--registry",
+                "http://r",
+            ],
             &["t", "-b", "b:1", "--id", "key", "--reads", "1"],
             &["t", "-b", "b:1", "--id", "key", "--max-records", "0"],
         ] {
@@ -372,6 +413,10 @@ mod tests {
         let stop = parse(&without_value).unwrap().order(now()).err().unwrap();
         assert_eq!(stop.status, Status::Usage);
         assert!(!stop.sentence.contains("hunter2"), "{stop}");
+        let without_registry = ["t", "-b", "b:1", "--id", "avro:/id"];
+        let stop = order(&without_registry).err().unwrap();
+        assert!(stop.sentence.contains("--registry"), "{stop}");
+        assert!(order(&[&without_registry[..], &["--registry", "http://r"]].concat()).is_ok());
         for topic in ["^t", "a b", ""] {
             let stop = parse(&[&[topic], &BASIC[1..]].concat())
                 .unwrap()

@@ -48,7 +48,7 @@ pub fn run(arguments: ScanArgs) -> Result<(), Stop> {
     let ranges = ranges::survey(&order)?;
     let wall = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let wall_ms = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX);
-    let mut topic = Topic::new(&order, ranges, wall_ms, interrupt);
+    let mut topic = Topic::new(&order, ranges, wall_ms, interrupt)?;
     let limits = Limits {
         budget: Budget::divide(order.memory.as_u64(), topic.records_at_most()),
         reads: order.reads,

@@ -23,6 +23,7 @@ use crate::exit::Stop;
 use crate::identify::{Identifier, deployment_seed};
 use crate::kafka::clients::scanner_config;
 use crate::kafka::context::Logged;
+use crate::schemas::Schemas;
 
 /// A cluster that brings nothing for so long will not.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +41,7 @@ pub struct Topic {
     name: String,
     ranges: Vec<Range>,
     identifier: Identifier,
+    schemas: Schemas,
     /// A record further ahead of the clock than the configuration lets it counts as the clock of
     /// when the scan began.
     wall_ms: i64,
@@ -52,10 +54,20 @@ pub struct Topic {
 }
 
 impl Topic {
-    pub fn new(order: &Order, ranges: Vec<Range>, wall_ms: i64, interrupt: Interrupt) -> Self {
+    /// # Errors
+    /// Usage (64): a schema registry that cannot be asked.
+    pub fn new(
+        order: &Order,
+        ranges: Vec<Range>,
+        wall_ms: i64,
+        interrupt: Interrupt,
+    ) -> Result<Self, Stop> {
         let config = order.config.clone();
-        Self {
-            identifier: Identifier::new(&config.id.from, deployment_seed(&config.kafka.group_id)),
+        let seed = deployment_seed(&config.kafka.group_id);
+        let schemas = Schemas::start(&config, None)?;
+        Ok(Self {
+            identifier: Identifier::new(&config.id.from, seed, &schemas),
+            schemas,
             config,
             name: order.topic.clone(),
             ranges,
@@ -64,7 +76,7 @@ impl Topic {
             cut: false,
             interrupt,
             progress: Progress::new(),
-        }
+        })
     }
 
     /// The ranges as they are read.
@@ -114,12 +126,21 @@ impl Topic {
             .map_err(|error| refused(&error))
     }
 
-    fn sighting(&mut self, partition: usize, message: &BorrowedMessage<'_>) -> Sighting {
+    fn sighting(
+        &mut self,
+        partition: usize,
+        message: &BorrowedMessage<'_>,
+    ) -> Result<Sighting, Stop> {
+        let interrupt = &self.interrupt;
+        let go_on = || !interrupt.is_asked();
+        let identity = self
+            .identifier
+            .identify_in_time(message, &self.schemas, go_on)?;
         let max_ahead_ms = self.config.window.max_ahead_ms;
         let latest_ms = self.wall_ms.saturating_add(max_ahead_ms);
         let time_ms = message.timestamp().to_millis();
         let wall_ms = self.wall_ms;
-        Sighting {
+        Ok(Sighting {
             partition,
             offset: message.offset(),
             time_ms: time_ms.map(|time_ms| {
@@ -129,8 +150,8 @@ impl Topic {
                     time_ms
                 }
             }),
-            identity: self.identifier.identify(message),
-        }
+            identity,
+        })
     }
 
     fn failed(&self, error: &KafkaError) -> Stop {
@@ -251,7 +272,10 @@ impl Topic {
                     moved = Instant::now();
                     let inside = message.offset() < read.ends[index];
                     if inside {
-                        let sighting = self.sighting(index, message);
+                        let sighting = match self.sighting(index, message) {
+                            Err(_) if self.interrupt.is_asked() => return Ok(Ended::Interrupted),
+                            sighting => sighting?,
+                        };
                         read.records += 1;
                         if see(&sighting).is_break() {
                             return Ok(Ended::Enough);

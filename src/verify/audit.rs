@@ -18,6 +18,7 @@ use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, deployment_seed};
 use crate::partitioner::murmur2_partition;
+use crate::schemas::Schemas;
 use crate::topics::survey::Role;
 use crate::window::Fingerprint;
 
@@ -37,6 +38,7 @@ const REFUSALS: [&str; 3] = ["too-large", "timestamp", "invalid-record"];
 /// What an audit is done with.
 pub struct Room<'a> {
     pub config: &'a Config,
+    pub schemas: &'a Schemas,
     pub interrupt: &'a Interrupt,
     pub progress: &'a mut Progress,
     pub findings: &'a mut Findings,
@@ -358,7 +360,11 @@ impl Audit {
             feeds: Feeds::open(config, parts, room.interrupt)?,
             scopes,
             there,
-            identifier: Identifier::new(&config.id.from, deployment_seed(&config.kafka.group_id)),
+            identifier: Identifier::new(
+                &config.id.from,
+                deployment_seed(&config.kafka.group_id),
+                room.schemas,
+            ),
             ahead,
             steps: 0,
         })
@@ -475,7 +481,11 @@ impl Audit {
             Role::Output | Role::Journal => None,
         };
         let (aside, own_headers) = aside.unzip();
-        let id = match self.identifier.identify(&message) {
+        let go_on = || !room.interrupt.is_asked();
+        let identity = self
+            .identifier
+            .identify_in_time(&message, room.schemas, go_on)?;
+        let id = match identity {
             Identity::Id(id) => Some(id),
             Identity::Missing(_) => None,
         };
@@ -494,11 +504,15 @@ impl Audit {
         let Some(message) = self.feeds.pull(scope.feed, room.progress)? else {
             return Ok(());
         };
+        let go_on = || !room.interrupt.is_asked();
+        let identity = self
+            .identifier
+            .identify_in_time(&message, room.schemas, go_on)?;
         let record = Received {
             offset: message.offset(),
             time_ms: message.timestamp().to_millis(),
             own_time: record::is_append_time(&message),
-            identity: self.identifier.identify(&message),
+            identity,
             body: Body::of(&message, 0),
             output_partition: scope.output_partition(&message, room.config),
         };

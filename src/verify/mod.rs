@@ -29,6 +29,7 @@ use crate::demo::interrupt::Interrupt;
 use crate::exit::{Status, Stop};
 use crate::identify::{Identifier, deployment_seed};
 use crate::scan::printable;
+use crate::schemas::Schemas;
 use audit::Room;
 use feeds::{Feeds, Part};
 use findings::{Findings, Outcome, Place};
@@ -54,6 +55,7 @@ pub fn run(arguments: &VerifyArgs) -> Result<(), Stop> {
         to: arguments.to.at(now),
         interrupt: &interrupt,
     })?;
+    let schemas = Schemas::start(&config, None)?;
     let mut progress = Progress::new(groups.iter().map(offsets).sum());
     let mut findings = Findings::new(arguments.show.into());
     let wall = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -63,6 +65,7 @@ pub fn run(arguments: &VerifyArgs) -> Result<(), Stop> {
         }
         let mut room = Room {
             config: &config,
+            schemas: &schemas,
             interrupt: &interrupt,
             progress: &mut progress,
             findings: &mut findings,
@@ -72,7 +75,7 @@ pub fn run(arguments: &VerifyArgs) -> Result<(), Stop> {
         audit::audit(group, &mut room)?;
     }
     drop(progress);
-    name_ids(&config, &mut findings, &interrupt);
+    name_ids(&config, &schemas, &mut findings, &interrupt);
     let report = Report {
         group: &config.kafka.group_id,
         findings: &findings,
@@ -126,9 +129,9 @@ fn offsets(group: &Group) -> u64 {
 
 /// Reads the records of the described differences again, for their ids. What cannot be read any more
 /// stays without.
-fn name_ids(config: &Config, findings: &mut Findings, interrupt: &Interrupt) {
+fn name_ids(config: &Config, schemas: &Schemas, findings: &mut Findings, interrupt: &Interrupt) {
     let seed = deployment_seed(&config.kafka.group_id);
-    let mut identifier = Identifier::new(&config.id.from, seed);
+    let mut identifier = Identifier::new(&config.id.from, seed, schemas);
     for difference in &mut findings.differences {
         let place = difference.output.as_ref().or(difference.input.as_ref());
         difference.id = place.and_then(|place| id_at(place, config, &mut identifier, interrupt));

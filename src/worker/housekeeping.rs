@@ -74,6 +74,7 @@ impl Worker {
             .set(i64::try_from(memory).unwrap_or(i64::MAX));
         self.tell_recovery();
         self.look_at_membership();
+        self.tell_schemas();
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What becomes of one record: identify → window → sink. It touches the record's scope and the
+//! What becomes of one record whose id is known: window → sink. It touches the record's scope and the
 //! producer, nothing else; whether the transaction is committed is decided elsewhere.
 
 use std::time::Instant;
@@ -8,7 +8,7 @@ use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use crate::commit::{Open, Trouble, drain, not_taken};
 use crate::config::{Config, Missing, Mode, PartitionBy};
 use crate::exit::Stop;
-use crate::identify::{Identifier, Identity, MissingReason};
+use crate::identify::{Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
 use crate::sink::{Origin, Outgoing, Sink, Target};
 use crate::store::Damage;
@@ -20,7 +20,6 @@ use crate::worker::sentinel;
 pub struct Room<'a> {
     pub scopes: &'a mut Scopes,
     pub sink: &'a mut Sink,
-    pub identifier: &'a mut Identifier,
     pub open: &'a mut Open,
     pub config: &'a Config,
 }
@@ -32,6 +31,7 @@ impl Room<'_> {
         &mut self,
         message: &BorrowedMessage<'_>,
         place: usize,
+        identity: Identity,
         wall_ms: i64,
     ) -> Result<(), Trouble> {
         let offset = message.offset();
@@ -51,7 +51,6 @@ impl Room<'_> {
         let Some(scope) = self.scopes.at(place) else {
             return Ok(());
         };
-        let identity = self.identifier.identify(message);
         // A record that ends the process leaves no trace: what came before it can be committed.
         forbid(scope, offset, &identity, self.config)?;
         scope.touched = true;

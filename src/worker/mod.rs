@@ -1,12 +1,13 @@
 //! The worker: one OS thread with one consumer, one transactional producer, and its scopes.
 //!
 //! The loop, in the order in which data flows:
-//! poll → judge → (rebalance?) → (recovered?) → commit when due → housekeeping.
+//! poll → identify → judge → (rebalance?) → (recovered?) → commit when due → housekeeping.
 //!
 //! A scope's life: assigned → recovering → active → revoked or lost.
 //! - *assigned*: acknowledged, paused; a [`recovery`](crate::recovery) request goes out.
 //! - *recovering*: its records are not read.
-//! - *active*: read from the committed offset on, judged against its window (I5).
+//! - *active*: read from the committed offset on, judged against its window (I5). Where only a schema can
+//!   find an id, a partition that has come to one that is not known is paused until it is.
 //! - *revoked*: what is open is committed first; *lost*: what is open is aborted (I6).
 
 mod discovery;
@@ -15,6 +16,7 @@ pub mod judge;
 mod membership;
 mod partitions;
 mod pulse;
+mod schemas;
 pub mod scope;
 pub mod sentinel;
 mod transactions;
@@ -38,6 +40,7 @@ use crate::journal::Identity;
 use crate::kafka::context::advice;
 use crate::metrics::{Metrics, PartitionMetrics};
 use crate::recovery::{Recovered, Recovery, Request, Restored};
+use crate::schemas::{Schemas, Unresolved};
 use crate::sink::Sink;
 use crate::source::{Partition, Rebalance, Source};
 use crate::store::{Damage, Lineage, Store};
@@ -58,6 +61,7 @@ pub struct Shared {
     pub health: Health,
     pub status: Arc<Status>,
     pub store: Arc<Store>,
+    pub schemas: Schemas,
     /// Set when the process is to end: commit, leave the group, return.
     pub shutdown: Arc<AtomicBool>,
     /// One a worker.
@@ -133,6 +137,8 @@ struct Worker {
     open: Option<Open>,
     /// Partitions that are to be read from these offsets as soon as the consumer can seek.
     to_start: Vec<(Partition, i64)>,
+    /// Partitions that are not started before a schema is there, and its id.
+    awaiting: HashMap<Partition, u32>,
     fenced_at: VecDeque<Instant>,
     replacements: u32,
     aborts_in_a_row: u32,
@@ -169,13 +175,14 @@ impl Worker {
             source: None,
             sink: None,
             recovery: Recovery::start(&config, &shared.metrics, &shared.store, index)?,
-            identifier: Identifier::new(&config.id.from, seed),
+            identifier: Identifier::new(&config.id.from, seed, &shared.schemas),
             seed,
             topics: HashMap::new(),
             subscribed: Vec::new(),
             scopes: Scopes::default(),
             open: None,
             to_start: Vec::new(),
+            awaiting: HashMap::new(),
             fenced_at: VecDeque::new(),
             replacements: 0,
             aborts_in_a_row: 0,
@@ -235,6 +242,7 @@ impl Worker {
                 self.discover_topics()?;
             }
             self.at("starting restored partitions");
+            self.release_awaiting();
             self.start_restored();
             self.pin_start_positions()?;
             self.at("polling and judging");
@@ -306,20 +314,40 @@ impl Worker {
                         {
                             continue;
                         }
-                        let open = match &mut self.open {
-                            Some(open) => Ok(open),
-                            None => commit::begin(sink).map(|open| self.open.insert(open)),
-                        };
-                        Ok(open.and_then(|open| {
-                            let mut room = judge::Room {
-                                scopes: &mut self.scopes,
-                                sink,
-                                identifier: &mut self.identifier,
-                                open,
-                                config: &self.config,
-                            };
-                            room.judge(&message, place, wall_ms)
-                        }))
+                        match self.identifier.identify(&message) {
+                            Ok(identity) => {
+                                let open = match &mut self.open {
+                                    Some(open) => Ok(open),
+                                    None => commit::begin(sink).map(|open| self.open.insert(open)),
+                                };
+                                Ok(open.and_then(|open| {
+                                    let mut room = judge::Room {
+                                        scopes: &mut self.scopes,
+                                        sink,
+                                        open,
+                                        config: &self.config,
+                                    };
+                                    room.judge(&message, place, identity, wall_ms)
+                                }))
+                            }
+                            Err(Unresolved::Awaited(schema)) => {
+                                drop(message);
+                                self.await_schema(place, schema);
+                                return Ok(());
+                            }
+                            Err(Unresolved::Unknown(schema)) => {
+                                let stop = self.shared.schemas.unknown(
+                                    schema,
+                                    &format!(
+                                        "the record {}-{} offset {}",
+                                        message.topic(),
+                                        message.partition(),
+                                        message.offset()
+                                    ),
+                                );
+                                Ok(Err(Trouble::Halt(stop)))
+                            }
+                        }
                     }
                 }
             };
@@ -342,8 +370,8 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Duration {
-        let waited_for =
-            !self.scopes.recovering().is_empty() || !self.to_start.is_empty() || self.tending;
+        let starting = self.to_start.len() > self.awaiting.len() || self.schema_is_near();
+        let waited_for = !self.scopes.recovering().is_empty() || starting || self.tending;
         let busy = if waited_for {
             Duration::from_millis(5)
         } else {

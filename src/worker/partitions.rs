@@ -76,6 +76,8 @@ impl Worker {
                 Condition::Ready("nothing to commit".to_owned()),
             );
         }
+        self.awaiting
+            .retain(|partition, _| !partitions.contains(partition));
         if let Some(source) = &self.source
             && let Err(error) = source.acknowledge_revoked(partitions)
         {
@@ -181,14 +183,18 @@ impl Worker {
         }
         let Some(source) = &self.source else { return };
         let pulse = self.shared.pulses.get(self.index);
-        self.to_start.retain(|(partition, offset)| match source.start(partition, *offset) {
-            Ok(()) => false,
-            Err(error) => {
-                // It may have waited for seconds, and there may be many.
-                pulse.inspect(|pulse| pulse.beat("starting restored partitions"));
-                tracing::debug!(topic = partition.0, partition = partition.1, %error, "cannot seek yet");
-                true
+        let awaiting = &self.awaiting;
+        self.to_start.retain(|(partition, offset)| {
+            if awaiting.contains_key(partition) {
+                return true;
             }
+            let Err(error) = source.start(partition, *offset) else {
+                return false;
+            };
+            // It may have waited for seconds, and there may be many.
+            pulse.inspect(|pulse| pulse.beat("starting restored partitions"));
+            tracing::debug!(topic = partition.0, partition = partition.1, %error, "cannot seek yet");
+            true
         });
     }
 

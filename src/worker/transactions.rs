@@ -197,7 +197,7 @@ impl Worker {
     }
 
     /// Stops reading partitions until they are started again at an offset of ours.
-    fn pause(&self, partitions: &[Partition]) {
+    pub(super) fn pause(&self, partitions: &[Partition]) {
         if let Some(source) = &self.source
             && let Err(error) = source.pause(partitions)
         {
@@ -218,6 +218,7 @@ impl Worker {
         // Out first: whatever becomes of the transaction, this window must not be used again.
         let damaged = self.scopes.remove(&partition);
         self.to_start.retain(|(starting, _)| *starting != partition);
+        self.awaiting.remove(&partition);
         self.pause(std::slice::from_ref(&partition));
         if self.open.is_some() {
             self.shared.metrics.transaction_aborted("store-damage");
@@ -260,6 +261,7 @@ impl Worker {
     /// recovery, which continues from the windows they have.
     pub(super) fn recover_all(&mut self) -> Result<(), Stop> {
         self.to_start.clear();
+        self.awaiting.clear();
         let scopes = self.scopes.take_active();
         let partitions: Vec<Partition> = scopes.iter().map(Scope::partition_key).collect();
         self.pause(&partitions);

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 
 use kafka_dedup::config::{Config, IdSource, from_str};
-use kafka_dedup::identify::{Fields, Identifier, MissingReason};
+use kafka_dedup::identify::{Fields, Identifier, MissingReason, Without};
 use kafka_dedup::journal::Run;
+use kafka_dedup::schemas::{Format, Place, Plan, Pointer, Prospect, Schema, Schemas};
 use kafka_dedup::store::chunk::{self, Chunk};
 use kafka_dedup::store::record::SealRecord;
 use kafka_dedup::store::{Entry, Fingerprint};
@@ -62,7 +63,14 @@ const POINTERS: [(&str, &[&str]); 6] = [
 /// Every form of `id.from` on one record, held against other readers of JSON and CSV.
 pub fn identify(bytes: &[u8]) -> bool {
     let record = Record::of(bytes);
-    let id = |source: IdSource| Identifier::new(&source, 7).id(&record).map(<[u8]>::to_vec);
+    let id = |source: IdSource| {
+        let mut identifier = Identifier::new(&source, 7, &Schemas::default());
+        match identifier.id(&record) {
+            Ok(bytes) => Ok(bytes.to_vec()),
+            Err(Without::Missing(reason)) => Err(reason),
+            Err(Without::Schema(unresolved)) => panic!("{unresolved:?}"),
+        }
+    };
     let whole = if bytes.is_empty() {
         Err(MissingReason::NoId)
     } else {
@@ -96,6 +104,16 @@ pub fn identify(bytes: &[u8]) -> bool {
         found |= got.is_ok();
         let want = by_csv(bytes, column, delimiter).ok_or(MissingReason::NoId);
         assert_eq!(got, want, "column {column} by {delimiter} in {bytes:?}");
+    }
+    // With a frame before it JSON is what it is without.
+    let framed = [b"\0\x01\x02\x03\x04".as_slice(), bytes].concat();
+    let framed = Record::of(&framed);
+    let source = IdSource::JsonSchema("/id".into());
+    let mut identifier = Identifier::new(&source, 7, &Schemas::default());
+    let framed = identifier.id(&framed).map(<[u8]>::to_vec);
+    match id(IdSource::Json("/id".into())) {
+        Err(MissingReason::NoId) if bytes.is_empty() => {}
+        plain => assert_eq!(framed, plain.map_err(Without::Missing)),
     }
     let parts = [IdSource::Key, IdSource::Json("/id".into())];
     let both = id(IdSource::All(parts.to_vec()));
@@ -168,6 +186,64 @@ fn by_csv(bytes: &[u8], column: usize, delimiter: u8) -> Option<Vec<u8>> {
         .get(column - 1)
         .map(<[u8]>::to_vec)
         .filter(|id| !id.is_empty())
+}
+
+/// Schemas whose values and texts are tried: the first text is the one that is changed.
+pub const AVRO: &str = r#"{"type":"record","name":"R","fields":[
+    {"name":"n","type":"long"},
+    {"name":"m","type":{"type":"map","values":{"type":"array","items":["null","string","R"]}}},
+    {"name":"event","type":["null",{"type":"record","name":"E","fields":[
+        {"name":"f","type":{"type":"fixed","name":"F","size":2}},
+        {"name":"id","type":["string","long",{"type":"enum","name":"K","symbols":["A","B"]}]}]}]}]}"#;
+pub const PROTOBUF: &str = r#"syntax = "proto3"; package p;
+message R { int64 n = 1; Event event = 2; map<string, R> m = 3;
+  message Event { bytes f = 1; oneof k { string id = 2; sint64 other = 3; } } }"#;
+
+/// Bytes as a value of a schema and as a schema's text, for both kinds: nothing is exhausted, nothing is
+/// guessed, and the same value has the same id again.
+pub fn schemas(bytes: &[u8]) -> bool {
+    let mut found = false;
+    for (format, text) in [(Format::Avro, AVRO), (Format::Protobuf, PROTOBUF)] {
+        let place = |pointer| Place {
+            format,
+            pointer: Pointer::new(pointer),
+        };
+        let schema = |text: &str| Schema {
+            format: format.as_str().to_owned(),
+            text: text.to_owned(),
+            references: Vec::new(),
+        };
+        for pointer in ["/event/id", "/n"] {
+            let plan = Plan::new(&place(pointer), &schema(text));
+            assert_eq!(plan.prospect(), Prospect::Ids, "{}", plan.sentence());
+            let find = |value: &[u8]| {
+                let mut text = Vec::new();
+                plan.find(value, &mut text).map(|id| id.map(<[u8]>::to_vec))
+            };
+            let id = find(bytes);
+            found |= matches!(id, Ok(Some(_)));
+            assert_eq!(find(bytes), id);
+            if let (Format::Avro, Ok(_)) = (format, &id) {
+                // What comes after the id does not matter.
+                assert_eq!(find(&[bytes, b"more"].concat()), id);
+            }
+        }
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let plan = Plan::new(&place("/event/id"), &schema(text));
+            assert_plain(plan.sentence());
+            found |= plan.prospect() != Prospect::Refused;
+            for value in [
+                b"".as_slice(),
+                b"\0",
+                b"\x02\x02\x02a",
+                &[0x12; 40],
+                &[0xfe; 40],
+            ] {
+                let _ = plan.find(value, &mut Vec::new());
+            }
+        }
+    }
+    found
 }
 
 /// What is read as a run is written back the same way, and no byte of it can change unnoticed.
@@ -284,6 +360,9 @@ pub fn config(bytes: &[u8]) -> bool {
 
 /// Redacted values differ from what they stand for.
 fn without_secrets(mut config: Config) -> Config {
+    if let Some(schemas) = &mut config.schemas {
+        schemas.password = None;
+    }
     let kafka = &mut config.kafka;
     for properties in [
         &mut kafka.properties,

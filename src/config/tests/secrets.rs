@@ -104,6 +104,7 @@ fn the_rendering_is_in_the_order_of_the_sample_and_loads_again() {
         "input:",
         "output:",
         "id:",
+        "schemas:",
         "window:",
         "scope:",
         "duplicates:",
