@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::campaign::Rounds;
+use crate::kit::wait_for;
 use crate::rig::{Holdings, Plan, Rig};
 
 /// Every step at which a failpoint can end the process, and how often it is passed before.
@@ -39,6 +40,9 @@ pub fn killed(rounds: &mut Rounds) {
             std::thread::sleep(Duration::from_millis(rounds.dice.roll(700)));
             instance.kill();
         } else {
+            if step == "restore" {
+                fill_store(&rig);
+            }
             let passed = rounds.dice.roll(passes);
             let action = format!("{passed}*off->return");
             let mut instance = rig.deployment.start_with("one", &[(step, &action)]);
@@ -63,6 +67,16 @@ pub fn killed(rounds: &mut Rounds) {
             assert!(instance.terminate().success(), "{}", instance.log_tail());
         }
     }
+}
+
+/// What was killed soon after a cold start may have left nothing there to restore.
+fn fill_store(rig: &Rig) {
+    let mut instance = rig.deployment.start("one");
+    wait_for("a stored slice", Duration::from_secs(90), || {
+        let stored = instance.try_metric("kafka_dedup_window_stored_slices");
+        stored.is_some_and(|slices| slices > 0.0)
+    });
+    assert!(instance.terminate().success(), "{}", instance.log_tail());
 }
 
 pub fn terminated(rounds: &mut Rounds) {
