@@ -1,5 +1,6 @@
 //! Step 1 of recovery: where a partition's input goes on, and how far its journal must be read.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rdkafka::consumer::Consumer;
@@ -30,6 +31,11 @@ impl Room {
         }
         let committed = self.committed_offsets(&due);
         for (key, answer) in due.iter().zip(committed) {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            // What nobody waits for holds stores that others may.
+            self.drop_cancelled();
             let Some(job) = self.jobs.get(key) else {
                 continue;
             };

@@ -235,6 +235,10 @@ struct Room {
 /// One question to Kafka may take this long before other partitions get their turn.
 const PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an earlier owner of a store in this process has to let go of it, and how often it is looked
+/// whether it has.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
+const HANDOVER_PAUSE: Duration = Duration::from_millis(100);
 
 impl Room {
     fn run(mut self, inbox: &Receiver<Request>) {

@@ -7,7 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Jobs, Key, Located, Room, Stage, warm};
+use super::{HANDOVER_PATIENCE, HANDOVER_PAUSE, Jobs, Key, Located, Room, Stage, warm};
 use crate::exit::Stop;
 use crate::journal::{Run, RunError, run};
 use crate::metrics::Metrics;
@@ -40,6 +40,14 @@ impl Room {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
+        // Looked at again rather than waited for: the owner may be another worker's recovery, which in turn
+        // may want a store that a job of ours has.
+        let held = job.window.is_none() && self.store.is_held_here(&job.request.lineage);
+        if held && job.started.elapsed() < HANDOVER_PATIENCE {
+            let not_before = Instant::now() + HANDOVER_PAUSE;
+            job.stage = Stage::Locate { not_before };
+            return;
+        }
         let (low, until) = (located.journal_low, located.journal_high);
         let complete = |window: &SeenWindow| {
             let checkpoint = window.checkpoint();

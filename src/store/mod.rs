@@ -168,7 +168,14 @@ impl Store {
         tempfile_in(there).map_err(|error| format!("{}: {error}", there.display()))
     }
 
-    /// The part of one scope. Waits for an earlier owner in this process to let go.
+    /// Whether an earlier owner in this process still has the part of this scope: another worker, or the
+    /// sealer. It lets go as soon as it looks, so it must not be made to wait meanwhile.
+    pub fn is_held_here(&self, lineage: &Lineage) -> bool {
+        let dir = self.path().map(|path| path.join(dir_name(lineage)));
+        dir.is_some_and(|dir| lock(&self.holders.0).contains(&dir))
+    }
+
+    /// The part of one scope. One that [is held](Self::is_held_here) is done without.
     pub fn shelf(self: &Arc<Self>, lineage: Lineage) -> Arc<Shelf> {
         Shelf::open(Arc::clone(self), lineage)
     }

@@ -35,8 +35,6 @@ const SET_ASIDE_MAX: usize = 4;
 /// A start that ends while the slices are opened may have been killed by chance; this many in a row
 /// were not.
 const OPENING_MAX: u32 = 3;
-/// How long an earlier owner in this process is waited for.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long until a directory that is another's is tried again.
 const LOCK_PAUSE: Duration = Duration::from_secs(10);
 
@@ -56,8 +54,8 @@ enum Lock {
     NotOurs { try_at: Instant },
 }
 
-/// Directories that shelves of this process hold: one that goes over to another worker is waited for,
-/// one that another process has is not.
+/// Directories that shelves of this process hold: one that goes over to another worker is free soon,
+/// one that another process has may never be.
 #[derive(Default)]
 pub(super) struct Holders(Mutex<HashSet<PathBuf>>);
 
@@ -296,8 +294,8 @@ impl Shelf {
         }
     }
 
-    /// Takes the lock; says in the health where it does not succeed. An earlier owner in this process
-    /// lets go once the sealer is done with what it was given; that is worth a `wait`.
+    /// Takes the lock; says in the health where it does not succeed. Another process that ends is worth a
+    /// `wait`; an owner in this one never is: it may be waiting for us, see [`Store::is_held_here`].
     fn take_lock(&self, wait: bool) {
         let Some(dir) = &self.dir else { return };
         let component = self.component();
@@ -307,18 +305,20 @@ impl Shelf {
                 Ok(Some(file)) => break Ok(file),
                 Ok(None) => {
                     let in_this_process = lock(&self.store.holders().0).contains(dir);
-                    let patience = match in_this_process {
-                        _ if !wait => Duration::ZERO,
-                        true => HANDOVER_PATIENCE,
+                    let patience = match in_this_process || !wait {
+                        true => Duration::ZERO,
                         false => self.store.patience_with_others(),
                     };
                     if started.elapsed() >= patience {
-                        if wait && !in_this_process {
+                        let dir = dir.display();
+                        if in_this_process {
+                            break Err(format!("{dir} is still in use by this process"));
+                        }
+                        if wait {
                             self.store.note_others();
                         }
                         break Err(format!(
-                            "{} is in use; give every instance a store.path of its own",
-                            dir.display()
+                            "{dir} is in use; give every instance a store.path of its own"
                         ));
                     }
                     std::thread::sleep(Duration::from_millis(5));

@@ -297,6 +297,28 @@ fn a_directory_in_use_by_another_is_left_alone_and_taken_when_it_is_free() {
 }
 
 #[test]
+fn what_this_process_holds_is_told_and_never_waited_for() {
+    let bench = Bench::new();
+    let store = bench.store();
+    assert!(!store.is_held_here(&lineage()));
+    let owner = store.shelf(lineage());
+    assert!(store.is_held_here(&lineage()));
+    let late = store.shelf(lineage());
+    assert!(!late.wants_disk());
+    assert!(
+        bench
+            .health
+            .report()
+            .contains("still in use by this process"),
+        "{}",
+        bench.health.report()
+    );
+    drop((owner, late));
+    assert!(!store.is_held_here(&lineage()));
+    assert!(store.shelf(lineage()).wants_disk());
+}
+
+#[test]
 fn memory_of_open_databases_stays_within_the_budget() {
     let bench = Bench::new();
     drop(bench.sealed(5_000, 6));

@@ -242,6 +242,43 @@ fn a_store_that_cannot_be_made_is_told_and_lived_through_until_it_can() {
     assert!(instance.terminate().success());
 }
 
+/// Partitions go from one worker to another while they are restored: none may wait for the other.
+#[test]
+fn workers_of_a_process_do_not_wait_for_each_others_stores() {
+    let deployment = Deployment::new(
+        "workers",
+        12,
+        &format!("workers: 4\nwindow: {{time: 24h}}\n{SMALL_TRANSACTIONS}"),
+    );
+    for partition in 0..12 {
+        let own = records(u64::from(partition.unsigned_abs()) * 100_000, 2_000);
+        broker().produce(&deployment.input, partition, &own);
+    }
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(PATIENCE);
+    assert!(instance.terminate().success());
+    let mut dice = Dice(8);
+    for _ in 0..rounds(6) {
+        // One that is ended while it restores, and one that is not.
+        let mut instance = deployment.start("one");
+        wait_for("partitions", PATIENCE, || {
+            instance.log_text().contains("assigned worker=")
+        });
+        std::thread::sleep(Duration::from_millis(dice.roll(600)));
+        let status = instance.terminate();
+        assert!(status.success(), "{status}: {}", instance.log_tail());
+
+        let mut instance = deployment.start("one");
+        wait_for("all partitions", PATIENCE, || {
+            instance.metric("kafka_dedup_partition_active") == 12.0
+        });
+        let log = instance.log_text();
+        assert!(!log.contains("in use"), "{log}");
+        assert!(instance.terminate().success(), "{}", instance.log_tail());
+    }
+    deployment.assert_output(|_, input| by_header(input));
+}
+
 #[test]
 fn a_partition_that_comes_back_finds_what_is_still_valid() {
     // Once with a store for each, once with one for both.

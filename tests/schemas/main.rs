@@ -1,7 +1,7 @@
 //! Ids from schemas, with a real schema registry and a real broker: what is in the values is written
 //! by hand or by other libraries, byte by byte, and each record says in a header what its id is.
 
-#[path = "../secure/certificates.rs"]
+#[path = "../kit/secured/certificates.rs"]
 mod certificates;
 #[path = "../kit/mod.rs"]
 mod kit;
