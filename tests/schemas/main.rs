@@ -118,7 +118,7 @@ const REJECT: &str = "rejected: {topic: \"{topic}_rejected\"}\n";
 fn avro_ids_are_found_in_each_version_of_a_schema_and_what_has_none_is_set_aside() {
     let shared = registry();
     let extra = format!(
-        "id: {{from: {{avro: /event/id}}, missing: reject}}\n{REJECT}schemas: {{registry: \"{}\", ca: {}, unknown: missing}}\n",
+        "id: {{from: {{avro: /event/id}}, missing: reject}}\n{REJECT}schemas: {{registry: \"{}\", ca: {}, timeout: 30s, unknown: missing}}\n",
         shared.registry.https_url(),
         shared.ca.display()
     );

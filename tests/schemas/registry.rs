@@ -48,7 +48,22 @@ impl Registry {
         registry
     }
 
+    /// Where the machine is busy it may give up waiting for its own database; then it is started anew.
     pub fn start_again(&mut self) {
+        self.spawn();
+        let mut starts = 1;
+        wait_for("the registry", Duration::from_secs(240), || {
+            let child = self.child.as_mut().expect("a child");
+            if child.try_wait().expect("its state").is_some() {
+                starts += 1;
+                assert!(starts < 5, "the registry ends: {}", self.log());
+                self.spawn();
+            }
+            get(&format!("{}/subjects", self.url())).is_some()
+        });
+    }
+
+    fn spawn(&mut self) {
         let app = installed();
         let config = self.dir.join("application.properties");
         let log = File::create(self.dir.join("registry.log")).expect("a log file");
@@ -75,12 +90,6 @@ impl Registry {
             .stderr(log.try_clone().expect("a log file"))
             .stdout(log);
         self.child = Some(command.spawn().expect("the registry starts"));
-        wait_for("the registry", Duration::from_secs(180), || {
-            let child = self.child.as_mut().expect("a child");
-            let ended = child.try_wait().expect("its state");
-            assert!(ended.is_none(), "the registry ended: {}", self.log());
-            get(&format!("{}/subjects", self.url())).is_some()
-        });
     }
 
     /// As `kill -9` does.
