@@ -1,5 +1,4 @@
 use proptest::prelude::*;
-use protox::prost_reflect::prost::Message as _;
 use protox::prost_reflect::{DynamicMessage, Value};
 
 use super::*;

@@ -171,8 +171,8 @@ impl Store {
     /// Whether an earlier owner in this process still has the part of this scope: another worker, or the
     /// sealer. It lets go as soon as it looks, so it must not be made to wait meanwhile.
     pub fn is_held_here(&self, lineage: &Lineage) -> bool {
-        let dir = self.path().map(|path| path.join(dir_name(lineage)));
-        dir.is_some_and(|dir| lock(&self.holders.0).contains(&dir))
+        let dir = self.path().map(|path| path.join(shelf::dir_name(lineage)));
+        dir.is_some_and(|dir| self.holders.hold(&dir))
     }
 
     /// The part of one scope. One that [is held](Self::is_held_here) is done without.

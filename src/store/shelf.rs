@@ -59,6 +59,12 @@ enum Lock {
 #[derive(Default)]
 pub(super) struct Holders(Mutex<HashSet<PathBuf>>);
 
+impl Holders {
+    pub(super) fn hold(&self, dir: &Path) -> bool {
+        lock(&self.0).contains(dir)
+    }
+}
+
 /// A directory is held until this is dropped.
 struct Held {
     store: Arc<Store>,
@@ -304,7 +310,7 @@ impl Shelf {
             match lock_file(dir) {
                 Ok(Some(file)) => break Ok(file),
                 Ok(None) => {
-                    let in_this_process = lock(&self.store.holders().0).contains(dir);
+                    let in_this_process = self.store.holders().hold(dir);
                     let patience = match in_this_process || !wait {
                         true => Duration::ZERO,
                         false => self.store.patience_with_others(),

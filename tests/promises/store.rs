@@ -250,7 +250,7 @@ fn workers_of_a_process_do_not_wait_for_each_others_stores() {
         12,
         &format!("workers: 4\nwindow: {{time: 24h}}\n{SMALL_TRANSACTIONS}"),
     );
-    for partition in 0..12 {
+    for partition in 0..12_i32 {
         let own = records(u64::from(partition.unsigned_abs()) * 100_000, 2_000);
         broker().produce(&deployment.input, partition, &own);
     }
