@@ -197,7 +197,7 @@ mod tests {
 
     fn sampled(numbers: std::ops::Range<u64>) -> Vec<Fingerprint> {
         numbers
-            .map(|number| xxhash_rust::xxh3::xxh3_128(&number.to_le_bytes()) * ONE_IN)
+            .map(|number| xxhash_rust::xxh3::xxh3_128(&number.to_le_bytes()).wrapping_mul(ONE_IN))
             .collect()
     }
 
