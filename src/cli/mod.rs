@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
-use crate::inspect::{self, InspectArgs};
+use crate::inspect::{self, ExportArgs, InspectArgs};
 use crate::plan::{self, PlanArgs};
 use crate::scan::{self, ScanArgs};
 use crate::verify::{self, VerifyArgs};
@@ -35,6 +35,8 @@ Examples:
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
   kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
+  kafka-dedup export -c dedup.yaml --output seen.csv
+                                        the remembered ids as a table
   kafka-dedup verify -c dedup.yaml      is the output what it must be?
 
 Every key of the file can also be set in the environment:
@@ -74,6 +76,8 @@ enum Command {
     Plan(PlanArgs),
     /// Show what the store and the journal hold, and whether an id was seen
     Inspect(InspectArgs),
+    /// Write the seen window as CSV: fingerprint, time seen, first offset, expiry
+    Export(ExportArgs),
     /// Audit the output against the input: each id once, in order, nothing missing, nothing altered
     Verify(VerifyArgs),
     /// Show the whole thing on a real broker on this machine
@@ -113,6 +117,7 @@ impl Command {
             Self::Scan(arguments) => scan::run(*arguments),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
+            Self::Export(arguments) => inspect::export(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
@@ -159,6 +164,7 @@ mod tests {
             &["run", "-c", "f.yaml", "--offline"],
             &["inspect", "-c", "f.yaml", "--id", "a", "--id-hex", "61"],
             &["inspect", "-c", "f.yaml", "--partition", "-1"],
+            &["export", "-c", "f.yaml", "--json"],
             &["verify"],
             &["plan"],
             &["plan", "--rate", "-1"],
@@ -195,6 +201,7 @@ mod tests {
             "scan     Say how many duplicates",
             "plan     Say what memory",
             "inspect  Show what the store and the journal hold",
+            "export   Write the seen window as CSV",
             "verify   Audit the output against the input",
             "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",

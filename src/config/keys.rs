@@ -47,6 +47,7 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("id.from.csv.delimiter", Text),
     ("id.from.all", Flow),
     ("id.missing", Text),
+    ("id.changed", Text),
     ("window", Section),
     ("window.time", Text),
     ("window.ids", Text),

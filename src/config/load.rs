@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::fault::{Fault, Faults, Place};
 use super::topic_names;
 use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
-use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Output};
+use super::{Changed, Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Output};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, properties, value, yaml};
 use crate::window::Sizing;
@@ -139,6 +139,15 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
             ("fail", Missing::Fail),
         ],
     );
+    let changed = id.choice(
+        "changed",
+        Changed::Refuse,
+        &[
+            ("refuse", Changed::Refuse),
+            ("keep", Changed::Keep),
+            ("forget", Changed::Forget),
+        ],
+    );
     let output = root.section("output");
     let partition = output.choice(
         "partition",
@@ -178,6 +187,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
         id: Id {
             from: from?,
             missing: missing.value,
+            changed: changed.value,
         },
         window: window.value,
         scope,

@@ -3,15 +3,20 @@
 //!
 //! In the order of the data: arguments (here) → `cluster` (which topics there are, and whose store
 //! would be theirs) → `stored` (the store's directories) → `journal` (the runs, which are the
-//! truth) → `lookup` (one id in both) → `report` (what was found) → `text` (for a person).
+//! truth) → `lookup` (one id in both) → `report` (what was found) → `text` (for a person). The same
+//! journal as a table is `export`, a command of its own.
 
 mod cluster;
+mod export;
 mod journal;
 mod lookup;
 mod progress;
 mod report;
 mod stored;
 mod text;
+
+pub use export::{ExportArgs, run as export};
+pub(crate) use report::time;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -120,7 +125,7 @@ impl Asked {
 /// missing or nothing could be read, 130 where it was stopped.
 pub fn run(arguments: &InspectArgs) -> Result<(), Stop> {
     let config = config::load(&arguments.config, config::environment())?;
-    let selection = selection(arguments, &config)?;
+    let selection = select(arguments.topic.as_ref(), arguments.partition, &config)?;
     let wanted = lookup::wanted(arguments, &config)?;
     let asked = Asked {
         config,
@@ -159,8 +164,12 @@ pub fn run(arguments: &InspectArgs) -> Result<(), Stop> {
     }
 }
 
-fn selection(arguments: &InspectArgs, config: &Config) -> Result<Selection, Stop> {
-    if let Some(topic) = &arguments.topic
+fn select(
+    topic: Option<&String>,
+    partition: Option<i32>,
+    config: &Config,
+) -> Result<Selection, Stop> {
+    if let Some(topic) = topic
         && OwnTopics::new(config).resolve(&[topic]).is_empty()
     {
         let inputs: Vec<&str> = config.input.topics.iter().map(|t| t.as_str()).collect();
@@ -170,8 +179,8 @@ fn selection(arguments: &InspectArgs, config: &Config) -> Result<Selection, Stop
         )));
     }
     Ok(Selection {
-        topic: arguments.topic.clone(),
-        partition: arguments.partition,
+        topic: topic.cloned(),
+        partition,
     })
 }
 
