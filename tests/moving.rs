@@ -445,7 +445,11 @@ fn an_export_is_what_the_model_remembers() {
     }
     let topics = all.iter().all(|row| row.0 == it.input && row.6 == all[0].6);
     assert!(topics);
-    let (_, last) = it.kafka.read_partition(&it.input, 1).pop().expect("a record");
+    let (_, last) = it
+        .kafka
+        .read_partition(&it.input, 1)
+        .pop()
+        .expect("a record");
     let last = String::from_utf8(last.header("message-id").expect("an id").to_vec());
     let (status, found, err) = command(&it, &["inspect", "--id", &last.expect("digits")]);
     assert_eq!(status, 0, "{err}");
@@ -473,4 +477,330 @@ fn an_export_is_what_the_model_remembers() {
     let never = Deployment::new("never", 1, "");
     let (status, out, err) = command(&never, &["export"]);
     assert_eq!((status, out.as_str()), (78, ""), "{err}");
+}
+
+const HOUR: Window = Window {
+    time_ms: Some(60 * MINUTE_MS),
+    ids: Some(700),
+    refresh: false,
+    max_ahead_ms: 600_000,
+};
+const SIDE: &str = "duplicates: {topic: \"{topic}_dup\"}\n";
+
+/// Records 6 s apart, with repeats near and far, some of them late.
+fn records(dice: &mut Dice, numbers: std::ops::Range<i64>, begins: i64) -> Vec<Rec> {
+    let mut roll = |sides: u64| i64::try_from(dice.roll(sides)).expect("small");
+    numbers
+        .map(|n| {
+            let id = match roll(6) {
+                0 => n - roll(50),
+                1 => n - roll(900),
+                _ => n,
+            };
+            Rec::with_id(id.to_string(), begins + n * 6_000 - roll(5) * 20_000)
+        })
+        .collect()
+}
+
+/// An id that was preloaded, at the time of its record.
+fn preloaded(model: &mut Model, id: &[u8], time_ms: i64) {
+    model.observe(Some(time_ms), now_ms());
+    let seen = kit::model::Seen {
+        time_ms: model.stream_time_ms.expect("a time"),
+        ordinal: model.ordinals_taken,
+        first_offset: -1,
+    };
+    model.seen.insert(id.to_vec(), seen);
+    model.ordinals_taken += 1;
+}
+
+fn id_of(record: &Rec) -> Vec<u8> {
+    record.header("message-id").expect("an id").to_vec()
+}
+
+/// What the model lets through of an input from this offset on, and the first offsets of its duplicates.
+fn judge_from(model: &mut Model, input: &[(i64, Rec)], from: i64) -> (Vec<Rec>, Vec<i64>) {
+    let (mut forwarded, mut firsts) = (Vec::new(), Vec::new());
+    for (offset, record) in input.iter().filter(|(offset, _)| *offset >= from) {
+        let time_ms = Some(record.timestamp);
+        match model.judge(&id_of(record), time_ms, now_ms(), *offset) {
+            Judged::Forward => forwarded.push(record.clone()),
+            Judged::Duplicate { first_offset, .. } => firsts.push(first_offset),
+            Judged::NoId => panic!("no id"),
+        }
+    }
+    (forwarded, firsts)
+}
+
+/// Runs `preload` until it dies at this point.
+fn preload_dies(it: &Deployment, arguments: &[&str], point: &str) {
+    let ended = Command::new(BINARY)
+        .args(["preload", "-c"])
+        .arg(it.config_file())
+        .args(arguments)
+        .env("FAILPOINTS", format!("{point}=return"))
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), None, "{point}: {text}");
+}
+
+fn refused(it: &Deployment, words: &str) {
+    let mut service = it.start("refused");
+    assert_eq!(
+        service.wait(PATIENCE).code(),
+        Some(78),
+        "{}",
+        service.log_tail()
+    );
+    let log = service.log_text();
+    assert!(log.contains(words), "no {words:?} in\n{log}");
+}
+
+#[test]
+fn a_cut_over_forgets_nothing_whatever_happens_to_the_preload() {
+    let it = Deployment::new("cutover", 2, &format!("{SMALL}{SIDE}{}", yaml(&HOUR)));
+    it.kafka.create_topic(&it.output, 2, &[]);
+    let begins = now_ms() - 4 * 60 * MINUTE_MS;
+    let mut dice = Dice(5);
+    let old: Vec<Vec<Rec>> = (0..2)
+        .map(|_| records(&mut dice, 0..1200, begins))
+        .collect();
+    for partition in 0..2 {
+        // What the old pipeline has read, and what it made of it.
+        let records = &old[usize::try_from(partition).expect("small")];
+        broker().produce(&it.input, partition, &records[..700]);
+        broker().produce(&it.output, partition, records);
+    }
+    let arguments = ["--from-topic", "--from", "earliest", "--start-at", "latest"];
+    let again = || {
+        let all = [&["preload"], &arguments[..]].concat();
+        command(&it, &all)
+    };
+    for point in ["preload-begun", "preload-part", "preload-last"] {
+        preload_dies(&it, &arguments, point);
+        if point == "preload-part" {
+            refused(
+                &it,
+                "was begun and not finished. Run kafka-dedup preload again",
+            );
+        }
+    }
+    preload_dies(&it, &arguments, "preload-done");
+    let (status, _, err) = again();
+    assert_eq!(status, 78, "{err}");
+    assert!(err.contains("is preloaded already"), "{err}");
+    let (status, out, err) = command(&it, &["inspect", "--id", "1199"]);
+    assert_eq!(status, 0, "{err}");
+    assert!(
+        out.contains("none of this topic: it was preloaded"),
+        "{out}"
+    );
+
+    let mut models = [Model::new(HOUR), Model::new(HOUR)];
+    let mut forwarded = [Vec::new(), Vec::new()];
+    for (model, records) in models.iter_mut().zip(&old) {
+        for record in records {
+            preloaded(model, &id_of(record), record.timestamp);
+        }
+    }
+    for (round, numbers) in [1200..1500, 1500..1900].into_iter().enumerate() {
+        for partition in 0..2 {
+            let records = records(&mut dice, numbers.clone(), begins);
+            broker().produce(&it.input, partition, &records);
+        }
+        if round == 1 {
+            lose_store(&it);
+        }
+        judge_all(&it, |_| {
+            wait_for("the journal to be trimmed", PATIENCE, || {
+                (0..2).all(|partition| broker().low_watermark(&it.journal(), partition) > 0)
+            });
+        });
+    }
+    let mut of_old = 0;
+    it.assert_output(|partition, input| {
+        let at = usize::try_from(partition).expect("small");
+        let (let_through, firsts) = judge_from(&mut models[at], input, 700);
+        of_old += firsts.iter().filter(|first| **first == -1).count();
+        let told: Vec<i64> = it
+            .kafka
+            .read_partition(&format!("{}_dup", it.input), partition)
+            .iter()
+            .map(|(_, record)| {
+                let text = record.header("dedup-first-offset").expect("a header");
+                String::from_utf8_lossy(text).parse().expect("an offset")
+            })
+            .collect();
+        assert_eq!(told, firsts);
+        forwarded[at] = let_through.clone();
+        [old[at].clone(), let_through].concat()
+    });
+    assert!(of_old > 50, "{of_old} repeats of what was preloaded");
+    let (status, _, err) = again();
+    assert_eq!(status, 78, "{err}");
+    assert!(err.contains("has begun to read"), "{err}");
+    // The journal has been trimmed beyond what was preloaded: nobody can know, and that is said.
+    let (status, out, err) = command(&it, &["verify"]);
+    assert_eq!(status, 0, "{out}{err}");
+    assert!(
+        out.contains("ids were preloaded before the group began"),
+        "{out}"
+    );
+    assert!(out.contains(" 700-1400 "), "{out}");
+}
+
+#[test]
+fn a_deployment_moves_to_another_cluster_with_its_export() {
+    let extra = format!("{SMALL}{}", yaml(&HOUR));
+    let it = Deployment::new("moved", 2, &extra);
+    let begins = now_ms() - 4 * 60 * MINUTE_MS;
+    let mut dice = Dice(12);
+    let mut models = [Model::new(HOUR), Model::new(HOUR)];
+    for partition in 0..2 {
+        let records = records(&mut dice, 0..1000, begins);
+        broker().produce(&it.input, partition, &records);
+    }
+    judge_all(&it, |_| {});
+    it.assert_output(|partition, input| {
+        let at = usize::try_from(partition).expect("small");
+        judge_from(&mut models[at], input, 0).0
+    });
+    let file = it.dir.path().join("seen.csv");
+    let path = file.to_str().expect("a path");
+    let (status, _, err) = command(&it, &["export", "--output", path]);
+    assert_eq!(status, 0, "{err}");
+
+    let dir = tempfile::TempDir::new().expect("a directory for the broker");
+    let cluster = kafka_dedup::demo::broker::Cluster::start(1, dir.path()).expect("a broker");
+    let there = kit::Kafka::at(cluster.bootstrap());
+    there.create_topic(&it.input, 2, &[]);
+    let there = Deployment::of(&there, it.input.clone(), 2, &extra);
+    for partition in 0..2 {
+        let records = records(&mut dice, 1000..1600, begins);
+        there.kafka.produce(&there.input, partition, &records);
+    }
+    let arguments = ["preload", "--from-file", path, "--start-at", "earliest"];
+    let mut other = Deployment::of(&there.kafka, it.input.clone(), 2, &extra);
+    other.group = format!("{}-other", it.group);
+    let (status, _, err) = command(&other, &arguments);
+    assert_eq!(status, 64, "{err}");
+    assert!(
+        err.contains("seen.csv:2: the fingerprint is of the deployment"),
+        "{err}"
+    );
+    let (status, out, err) = command(&there, &arguments);
+    assert_eq!(status, 0, "{err}");
+    assert!(out.contains("preloaded: the group can be started"), "{out}");
+    judge_all(&there, |_| {});
+    let mut of_old = 0;
+    there.assert_output(|partition, input| {
+        let at = usize::try_from(partition).expect("small");
+        let before = models[at].seen.clone();
+        let (forwarded, firsts) = judge_from(&mut models[at], input, 0);
+        of_old += firsts.len();
+        assert!(!before.is_empty());
+        forwarded
+    });
+    assert!(of_old > 200, "{of_old}");
+    let (status, out, err) = command(&there, &["verify"]);
+    assert_eq!(status, 0, "{out}{err}");
+}
+
+#[test]
+fn ids_of_a_file_go_where_it_says_and_faults_write_nothing() {
+    let it = Deployment::new("listed", 2, &format!("{SMALL}window: {{time: 24h}}\n"));
+    let preload = |name: &str, text: &str, arguments: &[&str]| {
+        let file = it.dir.path().join(name);
+        fs::write(&file, text).expect("written");
+        let from = [
+            "preload",
+            "--start-at",
+            "latest",
+            "--from-file",
+            file.to_str().expect("a path"),
+        ];
+        command(&it, &[&from, arguments].concat())
+    };
+    for (text, line, words) in [
+        (
+            "id,partition\na,0\nb,2\n",
+            3,
+            "found partition 2, expected 0 to 1",
+        ),
+        ("id,time\na,soon\n", 2, "found the time soon"),
+        ("id,time\na\n", 2, "found 1 columns, and the head has 2"),
+        ("fingerprint\n00\n", 1, "without the column deployment"),
+        ("id,fingerprint\n", 1, "names id and fingerprint"),
+    ] {
+        let (status, _, err) = preload("bad.csv", text, &[]);
+        assert_eq!(status, 64, "{err}");
+        assert!(
+            err.contains(&format!("bad.csv:{line}: ")) && err.contains(words),
+            "{err}"
+        );
+    }
+    let (status, _, err) = preload("bad.txt", "6g\n", &["--hex"]);
+    assert_eq!(status, 64, "{err}");
+    let end = |partition| {
+        it.kafka
+            .watermarks(&it.journal(), partition, "read_uncommitted")
+            .1
+    };
+    assert_eq!((end(0), end(1)), (0, 0), "nothing was written");
+    let narrow = it.kafka.clone();
+    let three = kit::unique("three");
+    narrow.create_topic(&three, 3, &[]);
+    let (status, _, err) = command(
+        &it,
+        &["preload", "--start-at", "latest", "--from-topic", &three],
+    );
+    assert_eq!(status, 78, "{err}");
+    assert!(err.contains("has 3 partitions, and the input"), "{err}");
+
+    // A second one begins anew: nothing of an unfinished one counts.
+    let file = it.dir.path().join("first.txt");
+    fs::write(&file, "gone\n").expect("written");
+    let path = file.to_str().expect("a path");
+    preload_dies(
+        &it,
+        &["--start-at", "latest", "--from-file", path],
+        "preload-last",
+    );
+    let now = now_ms();
+    let text = format!(
+        "time,partition,id\n{},0,old\n{},1,\"a,b\"\n{now},,everywhere\n{now},1,\n",
+        now - 25 * 60 * MINUTE_MS,
+        now - MINUTE_MS
+    );
+    let (status, out, err) = preload("ids.csv", &text, &["--json"]);
+    assert_eq!(status, 0, "{err}");
+    let json: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(json["partitions"][0]["ids"], 2, "{json:#}");
+    assert_eq!(json["partitions"][1]["ids"], 2);
+    assert_eq!(json["without_id"], 1);
+    let sent = ["old", "a,b", "everywhere", "gone", "new"];
+    for partition in 0..2 {
+        let records: Vec<Rec> = sent.iter().map(|id| Rec::with_id(id, now)).collect();
+        broker().produce(&it.input, partition, &records);
+    }
+    let mut service = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    assert!(service.terminate().success());
+    it.assert_output(|partition, input| {
+        let known: &[&str] = [&["everywhere"][..], &["a,b", "everywhere"]]
+            [usize::try_from(partition).expect("small")];
+        let is_new = |record: &&(i64, Rec)| {
+            !known
+                .iter()
+                .any(|known| known.as_bytes() == id_of(&record.1))
+        };
+        input
+            .iter()
+            .filter(is_new)
+            .map(|(_, record)| record.clone())
+            .collect()
+    });
+    let (status, out, err) = command(&it, &["verify", "--strict"]);
+    assert_eq!(status, 0, "{out}{err}");
 }

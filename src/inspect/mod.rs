@@ -15,8 +15,11 @@ mod report;
 mod stored;
 mod text;
 
+pub(crate) use export::deployment;
 pub use export::{ExportArgs, run as export};
-pub(crate) use report::time;
+pub(crate) use lookup::from_hex;
+pub(crate) use progress::Progress;
+pub(crate) use report::{serialize_some_time, time};
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -215,6 +218,66 @@ fn overview(
             .unwrap_or_default(),
         kafka,
     }
+}
+
+/// The end of one journal partition, as far as it is committed.
+pub(crate) struct JournalEnd {
+    pub partition: i32,
+    /// The input offset that its last run was committed with.
+    pub input_offset: i64,
+    pub next_ordinal: u64,
+    /// The last run was written by `preload`.
+    pub is_preload: bool,
+}
+
+/// The ends of the journal of one input; partitions without a run are left out. Reads all of it.
+///
+/// # Errors
+/// 69 where Kafka does not answer, 75 where an open transaction is in the way, 78 where the journal
+/// cannot be trusted, 130 where it was stopped.
+pub(crate) fn journal_ends(
+    config: &Config,
+    topic: &str,
+    interrupt: &Interrupt,
+) -> Result<Vec<JournalEnd>, Stop> {
+    let asked = Asked {
+        config: config.clone(),
+        selection: Selection {
+            topic: Some(topic.to_owned()),
+            partition: None,
+        },
+        interrupt: interrupt.clone(),
+    };
+    let cluster = Cluster::look(&asked.config, &asked.selection)?;
+    let mut reader = journal::Reader::new(&asked)?;
+    let mut ends = Vec::new();
+    for (input, partition) in cluster.partitions(&asked.selection) {
+        let place = journal::Place {
+            cluster: &cluster,
+            input,
+            partition,
+        };
+        let empty = journal::Scan::new(place.identity(), None);
+        let read = place.whole(&mut reader, &Progress::none(), empty)?;
+        if let Some(open) = read.open_note() {
+            let journal = &input.journal;
+            return Err(Stop::restart(format!("{journal}-{partition}: {open}")));
+        }
+        if !read.scan.is_sound() {
+            return Err(Stop::contradiction(format!(
+                "the journal {}-{partition} cannot be trusted: {}",
+                input.journal,
+                read.scan.notes().join("; ")
+            )));
+        }
+        ends.extend(read.scan.next_offset().map(|input_offset| JournalEnd {
+            partition,
+            input_offset,
+            next_ordinal: read.scan.next_ordinal,
+            is_preload: read.scan.is_preload,
+        }));
+    }
+    Ok(ends)
 }
 
 fn json(report: &impl Serialize) -> Result<String, Stop> {

@@ -298,7 +298,7 @@ fn serialize_time<S: Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(&time(*ms))
 }
 
-pub(super) fn serialize_some_time<S: Serializer>(
+pub(crate) fn serialize_some_time<S: Serializer>(
     ms: &Option<i64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

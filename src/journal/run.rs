@@ -21,10 +21,12 @@
 //! | end - 8 | 8 | xxh3_64 of all bytes before it (u64) |
 //!
 //! Flags: bit 0, there is a stream time; in version 2 also bit 1, the seen set begins here; bit 2, the
-//! run was written by `preload`. All others are 0.
+//! run was written by `preload`; bit 3, the
+//! group began after a preload. All others are 0.
 //!
 //! Terms: their length without these two bytes (u16), `window.time` in ms and one more (varint, not
-//! zigzag; 0 for none), `window.ids` (the same; 0 for none), and the rest is the text of `id.from`.
+//! zigzag; 0 for none), `window.ids` (the same; 0 for none), with flag bit 3 the input offset at which the
+//! group began (the same), and the rest is the text of `id.from`.
 //!
 //! A column of varints holds the difference of each value to the one before it (to 0 for the
 //! first), wrapping, in zigzag (0, -1, 1, -2 ... as 0, 1, 2, 3 ...), seven bits a byte, lowest
@@ -40,6 +42,7 @@ const WITHOUT_TERMS: u8 = 1;
 const HAS_STREAM_TIME: u8 = 1;
 const BEGINS: u8 = 1 << 1;
 const PRELOAD: u8 = 1 << 2;
+const PRELOADED: u8 = 1 << 3;
 const HEADER_BYTES: usize = 46;
 const CHECKSUM_BYTES: usize = 8;
 const FINGERPRINT_BYTES: usize = 16;
@@ -64,12 +67,14 @@ pub struct Run {
     pub times_ms: Vec<i64>,
     /// Input offset of each id's first record; [`NO_OFFSET`] where it is none of the input's.
     pub offsets: Vec<i64>,
-    /// Under which it was written; `None` in version 1, which has neither of the two below.
+    /// Under which it was written; `None` in version 1, which has none of the three below.
     pub terms: Option<Terms>,
     /// What the journal holds before this run does not count any more, ids and stream time alike.
     pub begins: bool,
     /// It was written by `preload`, before the service ran.
     pub preload: bool,
+    /// The input offset at which the group began after a preload, whose runs may have been trimmed.
+    pub preloaded: Option<i64>,
 }
 
 /// The offset of an id that was preloaded: its first record is not one of the input.
@@ -153,7 +158,7 @@ impl Run {
         bytes.extend_from_slice(&(count as u32).to_le_bytes());
         bytes.extend_from_slice(&(times.len() as u32).to_le_bytes());
         if let Some(terms) = &self.terms {
-            put_terms(&mut bytes, terms);
+            put_terms(&mut bytes, terms, self.preloaded);
         }
         for fingerprint in &self.fingerprints[start..end] {
             bytes.extend_from_slice(&fingerprint.to_le_bytes());
@@ -171,6 +176,7 @@ impl Run {
             // The later parts do not count for less than the first.
             | flag(self.begins && first_part && has_terms, BEGINS)
             | flag(self.preload && has_terms, PRELOAD)
+            | flag(self.preloaded.is_some() && has_terms, PRELOADED)
     }
 
     /// Unpacks one part. Allocates no more than the columns that the bytes really hold. O(bytes).
@@ -180,7 +186,7 @@ impl Run {
     pub fn decode(bytes: &[u8]) -> Result<Run, RunError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RunError::Foreign)?;
         let known_flags = match rest.first() {
-            Some(&VERSION) => HAS_STREAM_TIME | BEGINS | PRELOAD,
+            Some(&VERSION) => HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED,
             Some(&WITHOUT_TERMS) => HAS_STREAM_TIME,
             Some(&version) => return Err(RunError::Version(version)),
             None => return Err(RunError::Damaged("it is shorter than a header")),
@@ -208,7 +214,13 @@ impl Run {
         if first_ordinal.checked_add(count as u64).is_none() {
             return Err(RunError::Damaged("its ordinals overflow"));
         }
-        let terms = has_terms.then(|| body.terms()).transpose()?;
+        let (terms, preloaded) = match has_terms {
+            true => {
+                let (terms, preloaded) = body.terms(flags & PRELOADED != 0)?;
+                (Some(terms), preloaded)
+            }
+            false => (None, None),
+        };
         let (fingerprints, odd) = body
             .take(count.saturating_mul(FINGERPRINT_BYTES))?
             .as_chunks::<FINGERPRINT_BYTES>();
@@ -228,6 +240,7 @@ impl Run {
             terms,
             begins: flags & BEGINS != 0,
             preload: flags & PRELOAD != 0,
+            preloaded,
         })
     }
 }
@@ -240,13 +253,16 @@ pub fn checksum(bytes: &[u8]) -> u64 {
         .map_or(0, |checksum| u64::from_le_bytes(*checksum))
 }
 
-fn put_terms(bytes: &mut Vec<u8>, terms: &Terms) {
-    let mut block = Vec::with_capacity(2 * MAX_VARINT_BYTES + terms.id_from.len());
+fn put_terms(bytes: &mut Vec<u8>, terms: &Terms, preloaded: Option<i64>) {
+    let mut block = Vec::with_capacity(3 * MAX_VARINT_BYTES + terms.id_from.len());
     put_varint(
         &mut block,
         terms.time_ms.map_or(0, |ms| ms.saturating_add(1)),
     );
     put_varint(&mut block, terms.ids.unwrap_or(0));
+    if let Some(offset) = preloaded {
+        put_varint(&mut block, offset.cast_unsigned());
+    }
     block.extend_from_slice(terms.id_from.as_bytes());
     // A mark is far shorter.
     let len = u16::try_from(block.len()).unwrap_or(u16::MAX);
@@ -293,17 +309,22 @@ impl<'a> Reader<'a> {
         Ok(*array)
     }
 
-    fn terms(&mut self) -> Result<Terms, RunError> {
+    fn terms(&mut self, preloaded: bool) -> Result<(Terms, Option<i64>), RunError> {
         let len = u16::from_le_bytes(self.array()?);
         let mut block = Reader(self.take(usize::from(len))?);
         let (time, ids) = (block.varint()?, block.varint()?);
+        let preloaded = match preloaded {
+            true => Some(block.varint()?.cast_signed()),
+            false => None,
+        };
         let id_from = std::str::from_utf8(block.0)
             .map_err(|_| RunError::Damaged("the text of id.from is no UTF-8"))?;
-        Ok(Terms {
+        let terms = Terms {
             time_ms: time.checked_sub(1),
             ids: (ids > 0).then_some(ids),
             id_from: id_from.to_owned(),
-        })
+        };
+        Ok((terms, preloaded))
     }
 
     /// All that is left, as a column of `count` values.
@@ -378,6 +399,7 @@ mod tests {
                     terms: terms.map(|(terms, ..)| terms),
                     begins,
                     preload,
+                    preloaded: (begins != preload).then_some(next_offset),
                     ..Run::default()
                 };
                 for (fingerprint, time_ms, offset) in ids {
@@ -402,6 +424,7 @@ mod tests {
                 prop_assert_eq!(part.stream_time_ms, run.stream_time_ms);
                 prop_assert_eq!(part.next_offset, run.next_offset);
                 prop_assert_eq!(&part.terms, &run.terms);
+                prop_assert_eq!(part.preloaded, run.preloaded);
                 prop_assert_eq!((part.begins, part.preload), (run.begins && index == 0, run.preload));
                 prop_assert_eq!(part.first_ordinal, run.first_ordinal + whole.fingerprints.len() as u64);
                 whole.fingerprints.extend(part.fingerprints);

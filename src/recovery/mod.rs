@@ -203,6 +203,8 @@ struct Job {
     may_not_fit: bool,
     /// Under which the last run that was read was written, or else the newest slice of the store.
     terms: Option<Terms>,
+    /// The last run that was read was written by `preload`.
+    is_preload: bool,
     /// Ordinal and time of the first run of the journal, where all of it is read.
     first: Option<(u64, Option<i64>)>,
     /// Runs were found without a committed offset, and the offset was asked for again.
@@ -276,6 +278,7 @@ impl Room {
                 anchor: None,
                 may_not_fit: false,
                 terms: None,
+                is_preload: false,
                 first: None,
                 asked_again: false,
                 kind: None,

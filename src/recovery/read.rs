@@ -269,7 +269,11 @@ fn apply(
         if read == anchor {
             job.may_not_fit = true;
             // Its ids are known; under which terms it was written may not be.
-            job.terms = Run::decode(bytes).ok().and_then(|run| run.terms);
+            if let Ok(run) = Run::decode(bytes) {
+                window.note(&run);
+                job.is_preload = run.preload;
+                job.terms = run.terms;
+            }
             return Ok(());
         }
         let why = format!(
@@ -307,6 +311,7 @@ fn apply(
                         .filter(|_| !run.begins)
                         .or(Some((ordinal, time_ms)));
                 }
+                job.is_preload = run.preload;
                 job.terms = run.terms;
                 keep_up(window, job.sizing).map_err(Ended::Damaged)
             }

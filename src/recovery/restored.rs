@@ -60,6 +60,7 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         started,
         window,
         terms,
+        is_preload,
         first,
         ..
     } = job;
@@ -82,6 +83,11 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
     if committed && !has_runs && config.journal.retention.is_none() {
         return Err(Stop::contradiction(format!(
             "{topic}-{partition}: the group {group} has committed offset {input_offset}, but the journal {journal}-{partition} holds no run: what was let through is no longer known. If the journal was deleted, or the group was used by another program, choose a new kafka.group_id, or delete the group's offsets for the topic to begin anew"
+        )));
+    }
+    if !committed && is_preload {
+        return Err(Stop::contradiction(format!(
+            "{topic}-{partition}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
         )));
     }
     if !committed && has_runs {

@@ -126,6 +126,8 @@ pub struct SeenWindow {
     reached: Option<Reached>,
     /// All before was forgotten, and no committed run says so yet.
     begins: bool,
+    /// Where the group began after a preload, of which runs and store may know no more.
+    preloaded: Option<i64>,
 }
 
 /// Whether what a store holds can be gone on with.
@@ -161,6 +163,7 @@ impl SeenWindow {
             overlay: Overlay::new(committed),
             reached: None,
             begins: false,
+            preloaded: None,
         }
     }
 
@@ -244,6 +247,7 @@ impl SeenWindow {
                 next_offset,
             }),
             begins: false,
+            preloaded: None,
         };
         window.settle();
         window
@@ -290,6 +294,11 @@ impl SeenWindow {
         self.begins || self.overlay.clock != self.committed
     }
 
+    /// What a run tells that was taken in before, of which only its ids are known.
+    pub fn note(&mut self, run: &Run) {
+        self.preloaded = run.preloaded.or(self.preloaded);
+    }
+
     /// Forgets all ids, now and for every start to come: the next run says that the seen set begins
     /// with it. Stream time and ordinals go on. Until a run is committed, a start begins where this
     /// one did. O(slices).
@@ -304,6 +313,7 @@ impl SeenWindow {
     pub fn pending_run(&self, identity: u64, next_offset: i64) -> Run {
         Run {
             begins: self.begins,
+            preloaded: self.preloaded,
             ..self.overlay.to_run(identity, next_offset)
         }
     }
@@ -371,6 +381,7 @@ impl SeenWindow {
             });
         };
         let before = self.checkpoint();
+        self.note(run);
         if run.begins {
             self.slices.forget(&self.committed);
             self.committed.stream_time_ms = None;

@@ -28,6 +28,8 @@ pub struct Scan {
     /// The largest of all runs.
     pub stream_time_ms: Option<i64>,
     pub next_ordinal: u64,
+    /// The last run was written by `preload`.
+    pub is_preload: bool,
     /// The run before which nothing counts any more, where there is one.
     pub begins_at: Option<i64>,
     notes: Vec<String>,
@@ -92,6 +94,7 @@ impl Scan {
             (self.found, self.times_found, self.stream_time_ms) = (None, 0, None);
             self.begins_at = Some(record.offset);
         }
+        self.is_preload = run.preload;
         self.stream_time_ms = self.stream_time_ms.max(run.stream_time_ms);
         self.next_ordinal = run.first_ordinal + ids;
         self.find(record.offset, run);
