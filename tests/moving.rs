@@ -13,10 +13,10 @@ use kit::model::{Judged, Model};
 use kit::{BINARY, Deployment, Dice, Instance, Rec, broker, now_ms, wait_for};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 const MINUTE_MS: i64 = 60_000;
 /// Many runs, so that a journal can be trimmed at many places.
-const SMALL: &str = "transaction: {interval: 30ms, records: 40, timeout: 10s}\n";
+const SMALL: &str = "transaction: {interval: 50ms, records: 100, timeout: 10s}\n";
 
 /// What the model makes of an input, as it grows, under rules that change between its records.
 struct Expected {
@@ -110,7 +110,11 @@ fn judge_all(it: &Deployment, and: impl FnOnce(&Instance)) -> String {
     });
     and(&service);
     assert!(service.terminate().success(), "{}", service.log_tail());
-    service.log_text()
+    let log = service.log_text();
+    if std::env::var_os("SHOW").is_some() {
+        println!("{log}");
+    }
+    log
 }
 
 fn lose_store(it: &Deployment) {

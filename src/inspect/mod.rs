@@ -225,7 +225,6 @@ pub(crate) struct JournalEnd {
     pub partition: i32,
     /// The input offset that its last run was committed with.
     pub input_offset: i64,
-    pub next_ordinal: u64,
     /// The last run was written by `preload`.
     pub is_preload: bool,
 }
@@ -273,7 +272,6 @@ pub(crate) fn journal_ends(
         ends.extend(read.scan.next_offset().map(|input_offset| JournalEnd {
             partition,
             input_offset,
-            next_ordinal: read.scan.next_ordinal,
             is_preload: read.scan.is_preload,
         }));
     }

@@ -121,7 +121,8 @@ impl<'a> Writer<'a> {
                 waiting: Run {
                     identity: Identity::of(seed, topic, input_id, partition).own,
                     next_offset: start_offset,
-                    first_ordinal: end.map_or(0, |end| end.next_ordinal),
+                    // What an unfinished preload left does not count, nor do its ordinals.
+                    first_ordinal: 0,
                     terms: Some(order.terms.clone()),
                     preload: true,
                     preloaded: Some(start_offset),

@@ -171,7 +171,8 @@ fn id_source_changed(
 /// From when on a window that was grown remembers all that it has to: `first` is the ordinal and the
 /// time with which the journal begins, where all of it was read.
 fn whole_from(window: &SeenWindow, first: Option<(u64, Option<i64>)>, config: &Config) -> String {
-    let first = first.or_else(|| {
+    // How far back a preload reached, its first ids tell.
+    let first = first.filter(|_| !window.is_preloaded()).or_else(|| {
         let (time_ms, ordinal) = window.oldest()?;
         Some((ordinal, Some(time_ms)))
     });

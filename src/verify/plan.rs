@@ -121,6 +121,7 @@ struct Topic {
 struct Beginning {
     /// The first record of the input that its first run knows of.
     first: i64,
+    first_ordinal: u64,
     /// When that run was written, in ms.
     written_ms: i64,
     /// Where the group began after a preload.
@@ -504,7 +505,8 @@ impl<'a> Survey<'a> {
         (input.begins, input.from) = (begins.max(low), begins.max(low));
         input.part.start = begins.max(low);
         input.to = input.to.max(input.from);
-        if trimmed || !known.is_preload {
+        // The first run of a preload has no ids; that it was trimmed takes none away.
+        if !known.is_preload || trimmed && known.first_ordinal > 0 {
             input.complete = false;
             // No time that was preloaded is further ahead of the clock than that.
             input.unknown_until = Some(known.written_ms.saturating_add(ahead));
@@ -549,6 +551,7 @@ impl<'a> Survey<'a> {
                 None => {
                     beginning = Some(Beginning {
                         first: run.offsets.iter().min().copied().unwrap_or(run.next_offset),
+                        first_ordinal: run.first_ordinal,
                         written_ms,
                         preloaded: run.preloaded,
                         is_preload: run.preload,

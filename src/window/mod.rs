@@ -299,6 +299,11 @@ impl SeenWindow {
         self.preloaded = run.preloaded.or(self.preloaded);
     }
 
+    /// Whether ids were preloaded.
+    pub fn is_preloaded(&self) -> bool {
+        self.preloaded.is_some()
+    }
+
     /// Forgets all ids, now and for every start to come: the next run says that the seen set begins
     /// with it. Stream time and ordinals go on. Until a run is committed, a start begins where this
     /// one did. O(slices).
@@ -360,14 +365,14 @@ impl SeenWindow {
 
     /// Takes in a committed run that was read back from the journal; what the overlay holds is
     /// discarded. The first run of an empty window may begin with any ordinal, as older runs may
-    /// be trimmed. O(ids of the run).
+    /// be trimmed; so may one with which the seen set begins. O(ids of the run).
     ///
     /// # Errors
     /// [`BrokenChain`], and nothing is changed, when the run does not follow the one before it.
     pub fn apply(&mut self, run: &Run, read: Anchor) -> Result<(), BrokenChain> {
         let expected = match self.reached {
-            Some(_) => self.committed.next_ordinal,
-            None => run.first_ordinal,
+            Some(_) if !run.begins => self.committed.next_ordinal,
+            _ => run.first_ordinal,
         };
         let next = run
             .first_ordinal

@@ -81,7 +81,7 @@ impl Scan {
 
     fn take_run(&mut self, record: &Record<'_>, run: &Run, checksum: u64) {
         let ids = run.fingerprints.len() as u64;
-        if self.last_run.is_some() && run.first_ordinal != self.next_ordinal {
+        if self.last_run.is_some() && !run.begins && run.first_ordinal != self.next_ordinal {
             self.note(format!(
                 "the run at offset {} begins with ordinal {}, but {} comes next: a run is missing or repeated",
                 record.offset, run.first_ordinal, self.next_ordinal
