@@ -16,7 +16,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(240);
 const MINUTE_MS: i64 = 60_000;
 /// Many runs, so that a journal can be trimmed at many places.
-const SMALL: &str = "transaction: {interval: 50ms, records: 100, timeout: 10s}\n";
+const SMALL: &str = "transaction: {interval: 30ms, records: 40, timeout: 10s}\n";
 
 /// What the model makes of an input, as it grows, under rules that change between its records.
 struct Expected {
