@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use kafka_dedup::store::Checkpoint;
-use kafka_dedup::window::{SeenWindow, Sizing, Verdict};
+use kafka_dedup::store::Loaded;
+use kafka_dedup::window::{Fit, SeenWindow, Sizing, Verdict};
 
 use crate::measure::{Meter, Samples, disk};
 use crate::results::{Case, OURS, Reach, Size, allowed, ids, scratch};
@@ -78,7 +78,10 @@ pub fn child(dir: &str, journal_end: &str, count: &str) {
     let started = Instant::now();
     let mut window = meter.section(|| {
         let shelf = shelf(Path::new(dir));
-        let fits = |checkpoint: &Checkpoint| checkpoint.anchor.offset < journal_end;
+        let fits = |loaded: &Loaded| match loaded.checkpoint.anchor.offset < journal_end {
+            true => Fit::Fits,
+            false => Fit::NotOfThisJournal,
+        };
         SeenWindow::load(limits(), Sizing::default(), &shelf, fits, || true)
     });
     let wall = started.elapsed().as_secs_f64();

@@ -74,6 +74,7 @@ pub fn run(size: Size) {
             fingerprints: numbers.clone().map(|n| fingerprint(&id(n))).collect(),
             times_ms: numbers.clone().map(time_ms).collect(),
             offsets: numbers.map(|number| number.cast_signed()).collect(),
+            ..Run::default()
         };
         for bytes in run.encode(MAX_IDS_PER_RUN) {
             send(

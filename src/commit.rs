@@ -20,7 +20,7 @@ use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 use crate::broken::{self, Bug};
 use crate::config::Config;
 use crate::exit::Stop;
-use crate::journal::{MAX_IDS_PER_RUN, run};
+use crate::journal::{MAX_IDS_PER_RUN, Terms, run};
 use crate::metrics::Metrics;
 use crate::sink::{Failure, Origin, Outgoing, Sink, Target};
 use crate::store::Damage;
@@ -83,11 +83,13 @@ pub fn prepare(
 ) -> Result<(), Trouble> {
     fail::fail_point!("prepare", |_| crate::exit::die());
     let deadline = open.deadline(config);
+    let terms = Terms::from(config);
     for (place, scope) in scopes.active() {
         if !(scope.touched && (scope.must_write_run || scope.window.is_dirty())) {
             continue;
         }
-        let pending = scope.window.pending_run(scope.identity, scope.next_offset);
+        let mut pending = scope.window.pending_run(scope.identity, scope.next_offset);
+        pending.terms = Some(terms.clone());
         for part in pending.encode(MAX_IDS_PER_RUN) {
             scope.last_run_checksum = run::checksum(&part);
             let outgoing = Outgoing {

@@ -6,7 +6,8 @@
 //! through them; [`recovery`] brings a partition's seen set up to date from the local [`store`] and
 //! the [`journal`] before the worker may touch it. [`schemas`] are what some ids are found by. [`config`], [`topics`], [`metrics`], [`http`] and
 //! [`cli`] surround them; [`scan`] counts, before anything is deployed, what a topic holds, [`plan`] what
-//! a deployment takes, [`mod@inspect`] says what a deployment remembers, and [`verify`] whether what came out is what had to.
+//! a deployment takes, [`preload`] fills its memory before it starts, [`mod@inspect`] says what it remembers, and
+//! [`verify`] whether what came out is what had to.
 //!
 //! Comments cite the invariants I1-I8; `docs/design.md` states them.
 
@@ -25,6 +26,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod partitioner;
 pub mod plan;
+pub mod preload;
 pub mod recovery;
 pub mod scan;
 pub mod schemas;

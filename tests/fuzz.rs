@@ -116,6 +116,12 @@ fn runs_of_the_journal() {
             fingerprints: (0..ids).map(|id| (id as u128) << 90 | 5).collect(),
             times_ms: (0..ids).map(|id| 1_700_000_000_000 + id / 3).collect(),
             offsets: (10..10 + ids).collect(),
+            terms: (ids % 2 == 0).then(|| kafka_dedup::journal::Terms {
+                time_ms: Some(3_600_000),
+                ids: None,
+                id_from: "key".to_owned(),
+            }),
+            ..Default::default()
         }
         .encode(usize::MAX)
         .remove(0)

@@ -14,8 +14,8 @@ use kafka_dedup::config::Window;
 use kafka_dedup::http::health::Health;
 use kafka_dedup::journal::run::{Run, checksum};
 use kafka_dedup::metrics::Metrics;
-use kafka_dedup::store::{Anchor, Checkpoint, Lineage, Store};
-use kafka_dedup::window::{SeenWindow, Sizing, Verdict};
+use kafka_dedup::store::{Anchor, Lineage, Loaded, Store};
+use kafka_dedup::window::{Fit, SeenWindow, Sizing, Verdict};
 use model::{Judged, Model};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -332,7 +332,10 @@ impl Bench {
     fn start(&self, lineage: Lineage) -> Option<SeenWindow> {
         let shelf = self.store.shelf(lineage);
         let journal = self.trimmed_to..self.journal.len() as i64;
-        let fits = |checkpoint: &Checkpoint| journal.contains(&checkpoint.anchor.offset);
+        let fits = |loaded: &Loaded| match journal.contains(&loaded.checkpoint.anchor.offset) {
+            true => Fit::Fits,
+            false => Fit::NotOfThisJournal,
+        };
         let mut window = SeenWindow::load(self.limits, self.sizing, &shelf, fits, || true);
         let mut next = journal.start;
         if let Some(checkpoint) = window.checkpoint() {

@@ -20,8 +20,9 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
-use crate::inspect::{self, InspectArgs};
+use crate::inspect::{self, ExportArgs, InspectArgs};
 use crate::plan::{self, PlanArgs};
+use crate::preload::{self, PreloadArgs};
 use crate::scan::{self, ScanArgs};
 use crate::verify::{self, VerifyArgs};
 
@@ -33,8 +34,12 @@ Examples:
   kafka-dedup plan --rate 5000 --window 24h
                                         what it will take: memory, disk, journal, traffic
   kafka-dedup check -c dedup.yaml       what would be done, and what stands in the way
+  kafka-dedup preload -c dedup.yaml --from-topic --start-at latest
+                                        take over from what is there: remember its output
   kafka-dedup run -c dedup.yaml         do it, until SIGTERM or Ctrl-C
   kafka-dedup inspect -c dedup.yaml     what it remembers, and whether an id was seen (--id)
+  kafka-dedup export -c dedup.yaml --output seen.csv
+                                        the remembered ids as a table
   kafka-dedup verify -c dedup.yaml      is the output what it must be?
 
 Every key of the file can also be set in the environment:
@@ -72,8 +77,12 @@ enum Command {
     Scan(Box<ScanArgs>),
     /// Say what memory, disk, journal and traffic a rate and a window take
     Plan(PlanArgs),
+    /// Fill the seen window before the first start, from a topic or a file
+    Preload(PreloadArgs),
     /// Show what the store and the journal hold, and whether an id was seen
     Inspect(InspectArgs),
+    /// Write the seen window as CSV: fingerprint, time seen, first offset, expiry
+    Export(ExportArgs),
     /// Audit the output against the input: each id once, in order, nothing missing, nothing altered
     Verify(VerifyArgs),
     /// Show the whole thing on a real broker on this machine
@@ -112,7 +121,9 @@ impl Command {
             Self::Check { config, offline } => check::run(&config, offline),
             Self::Scan(arguments) => scan::run(*arguments),
             Self::Plan(arguments) => plan::run(&arguments),
+            Self::Preload(arguments) => preload::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
+            Self::Export(arguments) => inspect::export(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
@@ -159,6 +170,19 @@ mod tests {
             &["run", "-c", "f.yaml", "--offline"],
             &["inspect", "-c", "f.yaml", "--id", "a", "--id-hex", "61"],
             &["inspect", "-c", "f.yaml", "--partition", "-1"],
+            &["export", "-c", "f.yaml", "--json"],
+            &["preload", "-c", "f.yaml", "--start-at", "latest"],
+            &["preload", "-c", "f.yaml", "--from-topic", "t"],
+            &[
+                "preload",
+                "-c",
+                "f.yaml",
+                "--from-topic",
+                "--from-file",
+                "f",
+                "--start-at",
+                "latest",
+            ],
             &["verify"],
             &["plan"],
             &["plan", "--rate", "-1"],
@@ -194,7 +218,9 @@ mod tests {
             "check    Check config, brokers",
             "scan     Say how many duplicates",
             "plan     Say what memory",
+            "preload  Fill the seen window before the first start",
             "inspect  Show what the store and the journal hold",
+            "export   Write the seen window as CSV",
             "verify   Audit the output against the input",
             "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",

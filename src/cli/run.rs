@@ -19,6 +19,7 @@ use crate::exit::Stop;
 use crate::http::health::{Condition, Health, worker_component};
 use crate::http::server::{self, Site};
 use crate::http::status::Status;
+use crate::journal::Terms;
 use crate::metrics::Metrics;
 use crate::schemas::Schemas;
 use crate::store::Store;
@@ -65,6 +66,7 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         site.health.clone(),
     )?;
     let schemas = Schemas::start(&config, Some(Arc::clone(&site.metrics)))?;
+    store.hold_under(Terms::from(&*config));
     let pulses = (0..config.workers).map(|_| Pulse::default()).collect();
     let shared = Shared {
         store,

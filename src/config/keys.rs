@@ -50,6 +50,7 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("id.from.csv.delimiter", Text),
     ("id.from.all", Flow),
     ("id.missing", Text),
+    ("id.changed", Text),
     ("schemas", Section),
     ("schemas.registry", Text),
     ("schemas.username", Text),

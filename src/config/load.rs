@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Output;
 use super::fault::{Fault, Faults, Place};
 use super::topic_names;
 use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
-use super::{Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode, Output};
+use super::{Changed, Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, properties, schemas, value, yaml};
 use crate::window::Sizing;
@@ -140,6 +141,15 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
         ],
     );
     let schemas = schemas::read(&root.section("schemas"), from.as_ref());
+    let changed = id.choice(
+        "changed",
+        Changed::Refuse,
+        &[
+            ("refuse", Changed::Refuse),
+            ("keep", Changed::Keep),
+            ("forget", Changed::Forget),
+        ],
+    );
     let output = root.section("output");
     let partition = output.choice(
         "partition",
@@ -176,6 +186,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
         id: Id {
             from: from?,
             missing: missing.value,
+            changed: changed.value,
         },
         schemas,
         window: window.value,

@@ -120,6 +120,8 @@ pub struct Id {
     pub from: IdSource,
     /// What becomes of a record without one. Default forward.
     pub missing: Missing,
+    /// What to do where the ids of the journal were taken from elsewhere. Default refuse.
+    pub changed: Changed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +181,17 @@ pub enum UnknownSchema {
     Missing,
     /// Its partition waits until the registry knows it.
     Wait,
+}
+
+/// What becomes of remembered ids that were taken from another source than `id.from` names now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// The service does not start (78).
+    Refuse,
+    /// They are compared with the new ones, byte by byte.
+    Keep,
+    /// They are forgotten.
+    Forget,
 }
 
 /// `window:` how long an id is remembered. At least one of `time_ms` and `ids` is set.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::properties::{REDACTED, redacted};
 use super::value::{render_duration, render_size};
-use super::{Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Scope, Start};
+use super::{Changed, Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Scope, Start};
 use super::{TopicPattern, TopicTemplate, UnknownSchema};
 
 impl Config {
@@ -64,9 +64,14 @@ impl Config {
             Missing::Drop => "drop",
             Missing::Fail => "fail",
         };
+        let changed = match self.id.changed {
+            Changed::Refuse => "refuse",
+            Changed::Keep => "keep",
+            Changed::Forget => "forget",
+        };
         writeln!(
             f,
-            "id:\n  from: {}\n  missing: {missing}",
+            "id:\n  from: {}\n  missing: {missing}\n  changed: {changed}",
             source(&self.id.from)
         )?;
 
@@ -148,6 +153,24 @@ impl Config {
             "  timeout: {}\n  unknown: {unknown}",
             render_duration(schemas.timeout)
         )
+    }
+}
+
+/// A longer source is told by its beginning and a hash.
+const MARK_BYTES: usize = 80;
+const MARK_BEGINNING_BYTES: usize = 48;
+
+impl IdSource {
+    /// The source as text, at most 80 bytes: two that take the same bytes from every record, and are
+    /// written alike, have the same, and two others have not.
+    pub fn mark(&self) -> String {
+        let whole = source(self);
+        if whole.len() <= MARK_BYTES {
+            return whole;
+        }
+        let beginning = whole.floor_char_boundary(MARK_BEGINNING_BYTES);
+        let hash = xxhash_rust::xxh3::xxh3_64(whole.as_bytes());
+        format!("{}... #{hash:016x}", &whole[..beginning])
     }
 }
 

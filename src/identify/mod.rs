@@ -79,6 +79,11 @@ pub fn deployment_seed(group_id: &str) -> u64 {
     xxh3_64(format!("kafka-dedup/{group_id}").as_bytes())
 }
 
+/// The fingerprint of an id, which must not be empty.
+pub fn fingerprint(id: &[u8], seed: u64) -> Fingerprint {
+    xxh3_128_with_seed(id, seed)
+}
+
 /// Finds and fingerprints the id of a record.
 pub struct Identifier {
     seed: u64,
@@ -102,7 +107,7 @@ impl Identifier {
     pub fn identify(&mut self, fields: &impl Fields) -> Result<Identity, Unresolved> {
         let seed = self.seed;
         match self.id(fields) {
-            Ok(bytes) => Ok(Identity::Id(xxh3_128_with_seed(bytes, seed))),
+            Ok(bytes) => Ok(Identity::Id(fingerprint(bytes, seed))),
             Err(Without::Missing(reason)) => Ok(Identity::Missing(reason)),
             Err(Without::Schema(unresolved)) => Err(unresolved),
         }

@@ -12,7 +12,7 @@ use crate::exit::Stop;
 use crate::journal::Identity;
 use crate::store::Anchor;
 use crate::topics::PrepareError;
-pub(super) use reader::{End, Reader};
+pub(super) use reader::{End, Reader, Record};
 pub(super) use scan::Scan;
 
 /// Reading begins again where the journal is trimmed meanwhile, at most so often.
@@ -84,6 +84,14 @@ pub(super) struct Read {
 impl Place<'_> {
     pub fn identity(&self) -> Identity {
         self.input.identity(self.partition)
+    }
+
+    /// Where it begins now.
+    ///
+    /// # Errors
+    /// 69 where Kafka does not answer.
+    pub fn low(&self) -> Result<i64, Stop> {
+        Ok(watermarks(self.cluster, self.input, self.partition)?.0)
     }
 
     /// Reads all of it into a scan.

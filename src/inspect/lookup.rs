@@ -25,7 +25,13 @@ pub(super) fn wanted(
     config: &Config,
 ) -> Result<Option<Fingerprint>, Stop> {
     let text = arguments.id.iter().map(|id| Ok(id.as_bytes().to_vec()));
-    let binary = arguments.id_hex.iter().map(|hex| from_hex(hex));
+    let binary = arguments.id_hex.iter().map(|hex| {
+        from_hex(hex).ok_or_else(|| {
+            Stop::usage(format!(
+                "--id-hex {hex}: give an even number of digits 0-9 and a-f, two for each byte"
+            ))
+        })
+    });
     let parts: Vec<Vec<u8>> = text.chain(binary).collect::<Result<_, Stop>>()?;
     if parts.is_empty() {
         return Ok(None);
@@ -95,7 +101,8 @@ fn fingerprint(source: &IdSource, seed: u64, parts: &[Vec<u8>]) -> Identity {
     identity.unwrap_or(Identity::Missing(MissingReason::NoId))
 }
 
-fn from_hex(hex: &str) -> Result<Vec<u8>, Stop> {
+/// The bytes that two digits each stand for; `None` where they are none.
+pub(crate) fn from_hex(hex: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = hex
         .chars()
         .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
@@ -103,11 +110,9 @@ fn from_hex(hex: &str) -> Result<Vec<u8>, Stop> {
     match digits {
         Some(digits) if digits.len() % 2 == 0 => {
             let (pairs, _) = digits.as_chunks::<2>();
-            Ok(pairs.iter().map(|[high, low]| high << 4 | low).collect())
+            Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
         }
-        _ => Err(Stop::usage(format!(
-            "--id-hex {hex}: give an even number of digits 0-9 and a-f, two for each byte"
-        ))),
+        _ => None,
     }
 }
 

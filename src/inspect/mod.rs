@@ -3,15 +3,23 @@
 //!
 //! In the order of the data: arguments (here) → `cluster` (which topics there are, and whose store
 //! would be theirs) → `stored` (the store's directories) → `journal` (the runs, which are the
-//! truth) → `lookup` (one id in both) → `report` (what was found) → `text` (for a person).
+//! truth) → `lookup` (one id in both) → `report` (what was found) → `text` (for a person). The same
+//! journal as a table is `export`, a command of its own.
 
 mod cluster;
+mod export;
 mod journal;
 mod lookup;
 mod progress;
 mod report;
 mod stored;
 mod text;
+
+pub(crate) use export::deployment;
+pub use export::{ExportArgs, run as export};
+pub(crate) use lookup::from_hex;
+pub(crate) use progress::Progress;
+pub(crate) use report::{serialize_some_time, time};
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -120,7 +128,7 @@ impl Asked {
 /// missing or nothing could be read, 130 where it was stopped.
 pub fn run(arguments: &InspectArgs) -> Result<(), Stop> {
     let config = config::load(&arguments.config, config::environment())?;
-    let selection = selection(arguments, &config)?;
+    let selection = select(arguments.topic.as_ref(), arguments.partition, &config)?;
     let wanted = lookup::wanted(arguments, &config)?;
     let asked = Asked {
         config,
@@ -159,8 +167,12 @@ pub fn run(arguments: &InspectArgs) -> Result<(), Stop> {
     }
 }
 
-fn selection(arguments: &InspectArgs, config: &Config) -> Result<Selection, Stop> {
-    if let Some(topic) = &arguments.topic
+fn select(
+    topic: Option<&String>,
+    partition: Option<i32>,
+    config: &Config,
+) -> Result<Selection, Stop> {
+    if let Some(topic) = topic
         && OwnTopics::new(config).resolve(&[topic]).is_empty()
     {
         let inputs: Vec<&str> = config.input.topics.iter().map(|t| t.as_str()).collect();
@@ -170,8 +182,8 @@ fn selection(arguments: &InspectArgs, config: &Config) -> Result<Selection, Stop
         )));
     }
     Ok(Selection {
-        topic: arguments.topic.clone(),
-        partition: arguments.partition,
+        topic: topic.cloned(),
+        partition,
     })
 }
 
@@ -206,6 +218,64 @@ fn overview(
             .unwrap_or_default(),
         kafka,
     }
+}
+
+/// The end of one journal partition, as far as it is committed.
+pub(crate) struct JournalEnd {
+    pub partition: i32,
+    /// The input offset that its last run was committed with.
+    pub input_offset: i64,
+    /// The last run was written by `preload`.
+    pub is_preload: bool,
+}
+
+/// The ends of the journal of one input; partitions without a run are left out. Reads all of it.
+///
+/// # Errors
+/// 69 where Kafka does not answer, 75 where an open transaction is in the way, 78 where the journal
+/// cannot be trusted, 130 where it was stopped.
+pub(crate) fn journal_ends(
+    config: &Config,
+    topic: &str,
+    interrupt: &Interrupt,
+) -> Result<Vec<JournalEnd>, Stop> {
+    let asked = Asked {
+        config: config.clone(),
+        selection: Selection {
+            topic: Some(topic.to_owned()),
+            partition: None,
+        },
+        interrupt: interrupt.clone(),
+    };
+    let cluster = Cluster::look(&asked.config, &asked.selection)?;
+    let mut reader = journal::Reader::new(&asked)?;
+    let mut ends = Vec::new();
+    for (input, partition) in cluster.partitions(&asked.selection) {
+        let place = journal::Place {
+            cluster: &cluster,
+            input,
+            partition,
+        };
+        let empty = journal::Scan::new(place.identity(), None);
+        let read = place.whole(&mut reader, &Progress::none(), empty)?;
+        if let Some(open) = read.open_note() {
+            let journal = &input.journal;
+            return Err(Stop::restart(format!("{journal}-{partition}: {open}")));
+        }
+        if !read.scan.is_sound() {
+            return Err(Stop::contradiction(format!(
+                "the journal {}-{partition} cannot be trusted: {}",
+                input.journal,
+                read.scan.notes().join("; ")
+            )));
+        }
+        ends.extend(read.scan.next_offset().map(|input_offset| JournalEnd {
+            partition,
+            input_offset,
+            is_preload: read.scan.is_preload,
+        }));
+    }
+    Ok(ends)
 }
 
 fn json(report: &impl Serialize) -> Result<String, Stop> {

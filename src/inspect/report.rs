@@ -275,7 +275,7 @@ pub(super) fn hex(number: u64) -> String {
 }
 
 /// RFC 3339 in UTC; a count of milliseconds where no calendar reaches.
-pub(super) fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     const YEAR_10000_MS: u64 = 253_402_300_800_000;
     match u64::try_from(ms) {
         Ok(ms) if ms < YEAR_10000_MS => {
@@ -298,7 +298,10 @@ fn serialize_time<S: Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(&time(*ms))
 }
 
-fn serialize_some_time<S: Serializer>(ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_some_time<S: Serializer>(
+    ms: &Option<i64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match ms {
         Some(ms) => serialize_time(ms, serializer),
         None => serializer.serialize_none(),

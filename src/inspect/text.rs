@@ -9,6 +9,7 @@ use super::report::{
     Answer, Fit, JournalPartition, Overview, Run, Scope, Seal, Sighting, Slice, State, Store, time,
     time_in_seconds,
 };
+use crate::journal::run::NO_OFFSET;
 
 pub(super) fn overview(overview: &Overview) -> String {
     let mut out = String::new();
@@ -336,7 +337,13 @@ pub(super) fn answer(answer: &Answer) -> String {
 fn sighting(out: &mut String, sighting: &Sighting) {
     line(out, &format!("\n{}-{}", sighting.topic, sighting.partition));
     let mut row = |name: &str, value: String| line(out, &format!("  {name:<13} {value}"));
-    row("first record", format!("offset {}", sighting.offset));
+    row(
+        "first record",
+        match sighting.offset {
+            NO_OFFSET => "none of this topic: it was preloaded".to_owned(),
+            offset => format!("offset {offset}"),
+        },
+    );
     row(
         "time seen",
         format!(

@@ -4,11 +4,23 @@
 
 pub mod run;
 
-pub use run::{Run, RunError};
+pub use run::{Run, RunError, Terms};
+
+use crate::config::Config;
 
 /// Ids in one journal record at most: about 400 KB, well below the 1 MB that a topic accepts by
 /// default. A larger transaction writes several runs.
 pub const MAX_IDS_PER_RUN: usize = 20_000;
+
+impl From<&Config> for Terms {
+    fn from(config: &Config) -> Self {
+        Self {
+            time_ms: config.window.time_ms.map(|ms| ms.max(0).unsigned_abs()),
+            ids: config.window.ids,
+            id_from: config.id.from.mark(),
+        }
+    }
+}
 
 /// Whose runs these are. A run of another identity was written for another deployment, or for a topic
 /// of the same name that has been deleted: its fingerprints and offsets mean nothing here.

@@ -6,28 +6,43 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | magic, `KDRN` |
-//! | 4 | 1 | version, 1 |
-//! | 5 | 1 | flags: bit 0 says that there is a stream time; all others are 0 |
+//! | 4 | 1 | version, 1 or 2 |
+//! | 5 | 1 | flags, see below |
 //! | 6 | 8 | identity (u64): whose run this is |
 //! | 14 | 8 | stream time after the transaction in ms (i64); 0 when there is none |
 //! | 22 | 8 | input offset committed with the transaction, the next one to read (i64) |
 //! | 30 | 8 | ordinal of the first id (u64); the others follow one by one |
 //! | 38 | 4 | `n` (u32) |
 //! | 42 | 4 | `t`, length of the times in bytes (u32) |
-//! | 46 | 16 `n` | fingerprints (u128) |
-//! | 46 + 16 `n` | `t` | times in ms, as varints |
-//! | 46 + 16 `n` + `t` | the rest | input offsets of the first records, as varints |
+//! | 46 | `h` | in version 2 alone: the terms, see below; in version 1 `h` is 0 |
+//! | 46 + `h` | 16 `n` | fingerprints (u128) |
+//! | 46 + `h` + 16 `n` | `t` | times in ms, as varints |
+//! | 46 + `h` + 16 `n` + `t` | the rest | input offsets of the first records, as varints |
 //! | end - 8 | 8 | xxh3_64 of all bytes before it (u64) |
+//!
+//! Flags: bit 0, there is a stream time; in version 2 also bit 1, the seen set begins here; bit 2, the
+//! run was written by `preload`; bit 3, the
+//! group began after a preload. All others are 0.
+//!
+//! Terms: their length without these two bytes (u16), `window.time` in ms and one more (varint, not
+//! zigzag; 0 for none), `window.ids` (the same; 0 for none), with flag bit 3 the input offset at which the
+//! group began (the same), and the rest is the text of `id.from`.
 //!
 //! A column of varints holds the difference of each value to the one before it (to 0 for the
 //! first), wrapping, in zigzag (0, -1, 1, -2 ... as 0, 1, 2, 3 ...), seven bits a byte, lowest
 //! first, with the high bit set on every byte but the last of a value.
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 4] = b"KDRN";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// What was written before runs named the terms under which they were.
+const WITHOUT_TERMS: u8 = 1;
 const HAS_STREAM_TIME: u8 = 1;
+const BEGINS: u8 = 1 << 1;
+const PRELOAD: u8 = 1 << 2;
+const PRELOADED: u8 = 1 << 3;
 const HEADER_BYTES: usize = 46;
 const CHECKSUM_BYTES: usize = 8;
 const FINGERPRINT_BYTES: usize = 16;
@@ -50,8 +65,40 @@ pub struct Run {
     pub fingerprints: Vec<u128>,
     /// Stream time when each was let through or renewed.
     pub times_ms: Vec<i64>,
-    /// Input offset of each id's first record.
+    /// Input offset of each id's first record; [`NO_OFFSET`] where it is none of the input's.
     pub offsets: Vec<i64>,
+    /// Under which it was written; `None` in version 1, which has none of the three below.
+    pub terms: Option<Terms>,
+    /// What the journal holds before this run does not count any more, ids and stream time alike.
+    pub begins: bool,
+    /// It was written by `preload`, before the service ran.
+    pub preload: bool,
+    /// The input offset at which the group began after a preload, whose runs may have been trimmed.
+    pub preloaded: Option<i64>,
+}
+
+/// The offset of an id that was preloaded: its first record is not one of the input.
+pub const NO_OFFSET: i64 = -1;
+
+/// What of the configuration decides which ids a seen set remembers, and by which bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// `window.time` in ms.
+    pub time_ms: Option<u64>,
+    /// `window.ids`, 1 or more.
+    pub ids: Option<u64>,
+    /// `id.from`, as text; see [`crate::config::IdSource::mark`].
+    pub id_from: String,
+}
+
+impl Terms {
+    /// Whether a window under these terms may remember what one under `earlier` has forgotten.
+    pub fn remember_more_than(&self, earlier: &Self) -> bool {
+        let longer = |now: Option<u64>, then: Option<u64>| {
+            now.unwrap_or(u64::MAX) > then.unwrap_or(u64::MAX)
+        };
+        longer(self.time_ms, earlier.time_ms) || longer(self.ids, earlier.ids)
+    }
 }
 
 /// Why bytes are no run.
@@ -62,7 +109,7 @@ pub enum RunError {
     )]
     Foreign,
     #[error(
-        "a run of format version {0}, and this build reads version {VERSION}: use a build that reads it"
+        "a run of format version {0}, and this build reads versions up to {VERSION}: use a build that reads it"
     )]
     Version(u8),
     #[error("a damaged run: {0}")]
@@ -98,12 +145,11 @@ impl Run {
             HEADER_BYTES + count * (FINGERPRINT_BYTES + 2) + times.len() + CHECKSUM_BYTES,
         );
         bytes.extend_from_slice(MAGIC);
-        bytes.push(VERSION);
-        bytes.push(if self.stream_time_ms.is_some() {
-            HAS_STREAM_TIME
-        } else {
-            0
+        bytes.push(match self.terms {
+            Some(_) => VERSION,
+            None => WITHOUT_TERMS,
         });
+        bytes.push(self.flags(start == 0));
         bytes.extend_from_slice(&self.identity.to_le_bytes());
         bytes.extend_from_slice(&self.stream_time_ms.unwrap_or(0).to_le_bytes());
         bytes.extend_from_slice(&self.next_offset.to_le_bytes());
@@ -111,6 +157,9 @@ impl Run {
         bytes.extend_from_slice(&first_ordinal.to_le_bytes());
         bytes.extend_from_slice(&(count as u32).to_le_bytes());
         bytes.extend_from_slice(&(times.len() as u32).to_le_bytes());
+        if let Some(terms) = &self.terms {
+            put_terms(&mut bytes, terms, self.preloaded);
+        }
         for fingerprint in &self.fingerprints[start..end] {
             bytes.extend_from_slice(&fingerprint.to_le_bytes());
         }
@@ -120,17 +169,29 @@ impl Run {
         bytes
     }
 
+    fn flags(&self, first_part: bool) -> u8 {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let has_terms = self.terms.is_some();
+        flag(self.stream_time_ms.is_some(), HAS_STREAM_TIME)
+            // The later parts do not count for less than the first.
+            | flag(self.begins && first_part && has_terms, BEGINS)
+            | flag(self.preload && has_terms, PRELOAD)
+            | flag(self.preloaded.is_some() && has_terms, PRELOADED)
+    }
+
     /// Unpacks one part. Allocates no more than the columns that the bytes really hold. O(bytes).
     ///
     /// # Errors
     /// [`RunError`] for anything that [`Run::encode`] did not write so, byte for byte.
     pub fn decode(bytes: &[u8]) -> Result<Run, RunError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RunError::Foreign)?;
-        match rest.first() {
-            Some(&VERSION) => {}
+        let known_flags = match rest.first() {
+            Some(&VERSION) => HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED,
+            Some(&WITHOUT_TERMS) => HAS_STREAM_TIME,
             Some(&version) => return Err(RunError::Version(version)),
             None => return Err(RunError::Damaged("it is shorter than a header")),
-        }
+        };
+        let has_terms = rest.first() == Some(&VERSION);
         let (body, checksum) = bytes
             .split_last_chunk::<CHECKSUM_BYTES>()
             .ok_or(RunError::Damaged("it is shorter than a header"))?;
@@ -145,7 +206,7 @@ impl Run {
         let first_ordinal = u64::from_le_bytes(body.array()?);
         let count = u32::from_le_bytes(body.array()?) as usize;
         let times_bytes = u32::from_le_bytes(body.array()?) as usize;
-        if flags & !HAS_STREAM_TIME != 0 {
+        if flags & !known_flags != 0 {
             return Err(RunError::Damaged(
                 "it has flags that this version does not know",
             ));
@@ -153,6 +214,13 @@ impl Run {
         if first_ordinal.checked_add(count as u64).is_none() {
             return Err(RunError::Damaged("its ordinals overflow"));
         }
+        let (terms, preloaded) = match has_terms {
+            true => {
+                let (terms, preloaded) = body.terms(flags & PRELOADED != 0)?;
+                (Some(terms), preloaded)
+            }
+            false => (None, None),
+        };
         let (fingerprints, odd) = body
             .take(count.saturating_mul(FINGERPRINT_BYTES))?
             .as_chunks::<FINGERPRINT_BYTES>();
@@ -169,6 +237,10 @@ impl Run {
                 .collect(),
             times_ms: times.column(count)?,
             offsets: body.column(count)?,
+            terms,
+            begins: flags & BEGINS != 0,
+            preload: flags & PRELOAD != 0,
+            preloaded,
         })
     }
 }
@@ -179,6 +251,23 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .last_chunk::<CHECKSUM_BYTES>()
         .map_or(0, |checksum| u64::from_le_bytes(*checksum))
+}
+
+fn put_terms(bytes: &mut Vec<u8>, terms: &Terms, preloaded: Option<i64>) {
+    let mut block = Vec::with_capacity(3 * MAX_VARINT_BYTES + terms.id_from.len());
+    put_varint(
+        &mut block,
+        terms.time_ms.map_or(0, |ms| ms.saturating_add(1)),
+    );
+    put_varint(&mut block, terms.ids.unwrap_or(0));
+    if let Some(offset) = preloaded {
+        put_varint(&mut block, offset.cast_unsigned());
+    }
+    block.extend_from_slice(terms.id_from.as_bytes());
+    // A mark is far shorter.
+    let len = u16::try_from(block.len()).unwrap_or(u16::MAX);
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&block[..usize::from(len)]);
 }
 
 fn put_column(bytes: &mut Vec<u8>, values: &[i64]) {
@@ -218,6 +307,24 @@ impl<'a> Reader<'a> {
             .ok_or(RunError::Damaged("it is shorter than it says"))?;
         self.0 = rest;
         Ok(*array)
+    }
+
+    fn terms(&mut self, preloaded: bool) -> Result<(Terms, Option<i64>), RunError> {
+        let len = u16::from_le_bytes(self.array()?);
+        let mut block = Reader(self.take(usize::from(len))?);
+        let (time, ids) = (block.varint()?, block.varint()?);
+        let preloaded = match preloaded {
+            true => Some(block.varint()?.cast_signed()),
+            false => None,
+        };
+        let id_from = std::str::from_utf8(block.0)
+            .map_err(|_| RunError::Damaged("the text of id.from is no UTF-8"))?;
+        let terms = Terms {
+            time_ms: time.checked_sub(1),
+            ids: (ids > 0).then_some(ids),
+            id_from: id_from.to_owned(),
+        };
+        Ok((terms, preloaded))
     }
 
     /// All that is left, as a column of `count` values.
@@ -272,13 +379,27 @@ mod tests {
             any::<i64>(),
             0..u64::MAX - 40,
         );
-        (head, entries).prop_map(
-            |((identity, stream_time_ms, next_offset, first_ordinal), ids)| {
+        let terms =
+            (0..u64::MAX, any::<u64>(), "[a-zé]{0,9}").prop_map(|(time, ids, text)| Terms {
+                time_ms: (time > 9).then_some(time),
+                ids: (ids > 0).then_some(ids),
+                id_from: text,
+            });
+        let terms = prop::option::of((terms, any::<bool>(), any::<bool>()));
+        (head, entries, terms).prop_map(
+            |((identity, stream_time_ms, next_offset, first_ordinal), ids, terms)| {
+                let (begins, preload) = terms
+                    .as_ref()
+                    .map_or((false, false), |(_, begins, preload)| (*begins, *preload));
                 let mut run = Run {
                     identity,
                     stream_time_ms,
                     next_offset,
                     first_ordinal,
+                    terms: terms.map(|(terms, ..)| terms),
+                    begins,
+                    preload,
+                    preloaded: (begins != preload).then_some(next_offset),
                     ..Run::default()
                 };
                 for (fingerprint, time_ms, offset) in ids {
@@ -302,6 +423,9 @@ mod tests {
                 prop_assert_eq!(part.identity, run.identity);
                 prop_assert_eq!(part.stream_time_ms, run.stream_time_ms);
                 prop_assert_eq!(part.next_offset, run.next_offset);
+                prop_assert_eq!(&part.terms, &run.terms);
+                prop_assert_eq!(part.preloaded, run.preloaded);
+                prop_assert_eq!((part.begins, part.preload), (run.begins && index == 0, run.preload));
                 prop_assert_eq!(part.first_ordinal, run.first_ordinal + whole.fingerprints.len() as u64);
                 whole.fingerprints.extend(part.fingerprints);
                 whole.times_ms.extend(part.times_ms);
@@ -356,12 +480,51 @@ mod tests {
         assert_eq!(Run::decode(&bytes), Ok(Run::default()));
         assert_eq!(Run::decode(b""), Err(RunError::Foreign));
         assert_eq!(Run::decode(b"{\"a\":1}"), Err(RunError::Foreign));
-        assert_eq!(Run::decode(b"KDRN\x02"), Err(RunError::Version(2)));
+        assert_eq!(Run::decode(b"KDRN\x03"), Err(RunError::Version(3)));
         assert!(matches!(Run::decode(b"KDRN"), Err(RunError::Damaged(_))));
         assert!(matches!(
             Run::decode(b"KDRN\x01"),
             Err(RunError::Damaged(_))
         ));
+    }
+
+    #[test]
+    fn a_run_of_the_first_version_is_read_and_has_no_terms() {
+        let mut bytes = [MAGIC.as_slice(), &[1, 1]].concat();
+        for word in [7_u64, 1000, 4, 3] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend([1, 0, 0, 0, 2, 0, 0, 0]);
+        bytes.extend(5_u128.to_le_bytes());
+        bytes.extend([0xd0, 0x0f, 6]);
+        bytes.extend(xxh3_64(&bytes).to_le_bytes());
+        let run = Run {
+            identity: 7,
+            stream_time_ms: Some(1000),
+            next_offset: 4,
+            first_ordinal: 3,
+            fingerprints: vec![5],
+            times_ms: vec![1000],
+            offsets: vec![3],
+            ..Run::default()
+        };
+        assert_eq!(Run::decode(&bytes), Ok(run.clone()));
+        assert_eq!(run.encode(1), [bytes]);
+    }
+
+    #[test]
+    fn a_window_is_grown_where_it_may_remember_what_another_forgot() {
+        let terms = |time_ms, ids| Terms {
+            time_ms,
+            ids,
+            id_from: String::new(),
+        };
+        let hour = terms(Some(3_600_000), None);
+        assert!(terms(None, Some(5)).remember_more_than(&hour));
+        assert!(!terms(Some(60_000), None).remember_more_than(&hour));
+        assert!(!hour.remember_more_than(&hour));
+        assert!(!terms(Some(3_600_000), Some(5)).remember_more_than(&hour));
+        assert!(hour.remember_more_than(&terms(Some(3_600_000), Some(5))));
     }
 
     #[test]

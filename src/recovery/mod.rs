@@ -31,7 +31,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::Config;
 use crate::exit::Stop;
-use crate::journal::Identity;
+use crate::journal::{Identity, Terms};
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::metrics::{Metrics, PartitionMetrics};
@@ -201,6 +201,12 @@ struct Job {
     anchor: Option<Anchor>,
     /// The window came from the store, and the anchor was found; or the journal may have expired since.
     may_not_fit: bool,
+    /// Under which the last run that was read was written, or else the newest slice of the store.
+    terms: Option<Terms>,
+    /// The last run that was read was written by `preload`.
+    is_preload: bool,
+    /// Ordinal and time of the first run of the journal, where all of it is read.
+    first: Option<(u64, Option<i64>)>,
     /// Runs were found without a committed offset, and the offset was asked for again.
     asked_again: bool,
     /// How the seen set is being restored: warm or cold; `None` where it was known.
@@ -275,6 +281,9 @@ impl Room {
                 journal_next,
                 anchor: None,
                 may_not_fit: false,
+                terms: None,
+                is_preload: false,
+                first: None,
                 asked_again: false,
                 kind: None,
                 stage: Stage::Locate {

@@ -69,7 +69,7 @@ impl Room {
                         .shelf()
                         .set_all_aside("the journal was trimmed beyond what it holds");
                 }
-                let window = warm::start(
+                let (window, terms) = warm::start(
                     &job.request,
                     &located,
                     &self.store,
@@ -79,6 +79,8 @@ impl Room {
                 let checkpoint = window.checkpoint();
                 job.kind = Some(checkpoint.map_or("cold", |_| "warm"));
                 job.may_not_fit = false;
+                job.terms = terms.filter(|_| checkpoint.is_some());
+                job.first = None;
                 job.anchor = checkpoint
                     .filter(|checkpoint| !located.is_complete(checkpoint))
                     .map(|checkpoint| checkpoint.anchor);
@@ -280,6 +282,12 @@ fn apply(
     if let Some(anchor) = job.anchor.take() {
         if read == anchor {
             job.may_not_fit = true;
+            // Its ids are known; under which terms it was written may not be.
+            if let Ok(run) = Run::decode(bytes) {
+                window.note(&run);
+                job.is_preload = run.preload;
+                job.terms = run.terms;
+            }
             return Ok(());
         }
         let why = format!(
@@ -307,7 +315,20 @@ fn apply(
             )))
         }
         Ok(run) => match window.apply(&run, read) {
-            Ok(()) => keep_up(window, job.sizing).map_err(Ended::Damaged),
+            Ok(()) => {
+                if job.kind == Some("cold") {
+                    let time_ms = run.times_ms.first().copied().or(run.stream_time_ms);
+                    // What was before a beginning is not asked for.
+                    let ordinal = if run.begins { 0 } else { run.first_ordinal };
+                    job.first = job
+                        .first
+                        .filter(|_| !run.begins)
+                        .or(Some((ordinal, time_ms)));
+                }
+                job.is_preload = run.preload;
+                job.terms = run.terms;
+                keep_up(window, job.sizing).map_err(Ended::Damaged)
+            }
             Err(broken) if job.may_not_fit => Err(Ended::Unfit(broken.to_string())),
             Err(broken) => Err(unusable(broken.to_string())),
         },

@@ -1,8 +1,11 @@
 //! Step 4 of recovery: the partition is handed over, if journal and committed offset agree.
 
-use super::{Job, Key, Recovered, Restored, Room, Stage};
-use crate::config::Config;
+use super::{Job, Key, Recovered, Request, Restored, Room, Stage};
+use crate::config::{Changed, Config};
 use crate::exit::Stop;
+use crate::inspect::time;
+use crate::journal::Terms;
+use crate::window::SeenWindow;
 
 impl Room {
     /// Hands the partition over, whatever has become of it.
@@ -56,6 +59,9 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         stage,
         started,
         window,
+        terms,
+        is_preload,
+        first,
         ..
     } = job;
     let (
@@ -64,7 +70,7 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
             next,
             until,
         },
-        Some(window),
+        Some(mut window),
     ) = (stage, window)
     else {
         return Err(Stop::internal("recovery ended before it had begun"));
@@ -77,6 +83,11 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
     if committed && !has_runs && config.journal.retention.is_none() {
         return Err(Stop::contradiction(format!(
             "{topic}-{partition}: the group {group} has committed offset {input_offset}, but the journal {journal}-{partition} holds no run: what was let through is no longer known. If the journal was deleted, or the group was used by another program, choose a new kafka.group_id, or delete the group's offsets for the topic to begin anew"
+        )));
+    }
+    if !committed && is_preload {
+        return Err(Stop::contradiction(format!(
+            "{topic}-{partition}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
         )));
     }
     if !committed && has_runs {
@@ -96,6 +107,16 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
             "the group's offset was set back: records judged before are judged again, and their ids are remembered"
         );
     }
+    if let Some(earlier) = terms {
+        let now = Terms::from(config);
+        if earlier.id_from != now.id_from {
+            id_source_changed(&request, &mut window, [&earlier, &now], config)?;
+        }
+        if now.remember_more_than(&earlier) {
+            let whole = whole_from(&window, first, config);
+            tracing::info!(topic, partition, "the window was grown: {whole}");
+        }
+    }
     tracing::info!(
         topic,
         partition,
@@ -111,4 +132,70 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         committed,
         journal_next: next.max(until),
     })
+}
+
+/// The ids that are remembered are not those that records are asked for now. Whether they are the same
+/// bytes all the same, only a person knows.
+fn id_source_changed(
+    request: &Request,
+    window: &mut SeenWindow,
+    [earlier, now]: [&Terms; 2],
+    config: &Config,
+) -> Result<(), Stop> {
+    let (topic, partition, journal) = (&request.topic, request.partition, &request.journal);
+    let (earlier, now) = (&earlier.id_from, &now.id_from);
+    match config.id.changed {
+        Changed::Refuse => Err(Stop::contradiction(format!(
+            "{topic}-{partition}: the ids that the journal {journal} remembers were taken from {earlier}, and id.from is {now}: they might not be known again. If both give a message the same bytes, set id.changed: keep; to begin with nothing remembered, set id.changed: forget; else set id.from to {earlier}"
+        ))),
+        Changed::Keep => {
+            tracing::warn!(
+                topic,
+                partition,
+                "the ids that are remembered were taken from {earlier}, and id.from is {now}: they are kept (id.changed: keep)"
+            );
+            Ok(())
+        }
+        Changed::Forget => {
+            tracing::warn!(
+                topic,
+                partition,
+                "the ids that are remembered were taken from {earlier}, and id.from is {now}: they are forgotten (id.changed: forget)"
+            );
+            window.forget();
+            Ok(())
+        }
+    }
+}
+
+/// From when on a window that was grown remembers all that it has to: `first` is the ordinal and the
+/// time with which the journal begins, where all of it was read.
+fn whole_from(window: &SeenWindow, first: Option<(u64, Option<i64>)>, config: &Config) -> String {
+    // How far back a preload reached, its first ids tell.
+    let first = first.filter(|_| !window.is_preloaded()).or_else(|| {
+        let (time_ms, ordinal) = window.oldest()?;
+        Some((ordinal, Some(time_ms)))
+    });
+    let (first_ordinal, first_ms) = first.unwrap_or((window.next_ordinal(), None));
+    let Some(first_ms) = first_ms
+        .or(window.stream_time_ms())
+        .filter(|_| first_ordinal > 0)
+    else {
+        return "nothing was forgotten before, so it is whole".to_owned();
+    };
+    let by_time = config.window.time_ms.map(|ms| {
+        let until = first_ms.saturating_add(ms);
+        format!("stream time has passed {}", time(until))
+    });
+    let by_count = config.window.ids.map(|ids| {
+        let until = first_ordinal.saturating_add(ids);
+        let left = until.saturating_sub(window.next_ordinal());
+        format!("{left} more ids were let through")
+    });
+    let until: Vec<String> = by_time.into_iter().chain(by_count).collect();
+    format!(
+        "remembered is what was let through from {} on, and all that it has to be when {}",
+        time(first_ms),
+        until.join(", or ")
+    )
 }

@@ -103,6 +103,23 @@ pub struct Order {
     pub json: bool,
 }
 
+impl Order {
+    /// All records of a topic from a time on, of all partitions.
+    pub fn whole(config: Config, topic: String, from_ms: Option<i64>) -> Self {
+        Self {
+            config,
+            topic,
+            from_ms,
+            partitions: None,
+            memory: ByteSize::b(budget::LEAST),
+            reads: 1,
+            max_records: u64::MAX,
+            window_ms: None,
+            json: false,
+        }
+    }
+}
+
 impl ScanArgs {
     /// # Errors
     /// Usage (64), with all that is wrong with the flags, or with the file.
@@ -173,7 +190,7 @@ impl ScanArgs {
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+pub enum From {
     Earliest,
     At(SystemTime),
     Ago(Duration),
@@ -198,7 +215,11 @@ impl FromStr for From {
 }
 
 impl From {
-    fn ms(self, now: SystemTime) -> Result<Option<i64>, Stop> {
+    /// Milliseconds since 1970; `None` is the beginning.
+    ///
+    /// # Errors
+    /// 64 where it is in the future.
+    pub fn ms(self, now: SystemTime) -> Result<Option<i64>, Stop> {
         let time = match self {
             Self::Earliest => return Ok(None),
             Self::At(time) => time,

@@ -36,6 +36,8 @@ pub enum Purpose {
     Filter,
     /// Pass two: which of them do, and how?
     Count,
+    /// All of them, for a preload.
+    Preload,
 }
 
 /// A log of some partitions with the same records in each read, in the order of their offsets

@@ -20,7 +20,15 @@ mod read;
 mod report;
 mod span;
 
-pub use arguments::ScanArgs;
+/// What other commands use to read a topic as a scan does.
+pub(crate) mod source {
+    pub(crate) use super::arguments::Order;
+    pub(crate) use super::log::{Ended, Log, Purpose};
+    pub(crate) use super::ranges::{Range, survey};
+    pub(crate) use super::read::Topic;
+}
+
+pub use arguments::{From, ScanArgs};
 pub(crate) use report::printable;
 
 use std::io::{self, Write};

@@ -43,6 +43,7 @@ impl Progress {
         let what = match purpose {
             Purpose::Filter => "looking for ids that may repeat",
             Purpose::Count => "counting those that do",
+            Purpose::Preload => "taking all ids",
         };
         self.label = format!("read {}, {what}", self.reads);
         self.total = total;

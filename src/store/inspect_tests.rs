@@ -242,6 +242,7 @@ fn record(first_ordinal: u64, chain: &[(u64, u64)]) -> SealRecord {
     SealRecord {
         format: FORMAT,
         lineage: lineage(),
+        terms: None,
         span: span(first_ordinal, first_ordinal + 10),
         entries: 10,
         chunks: 1,

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use entry::{Entry, Fingerprint};
@@ -36,6 +36,7 @@ pub use shelf::{Loaded, Shelf};
 
 use crate::exit::Stop;
 use crate::http::health::{Condition, Health};
+use crate::journal::Terms;
 use crate::metrics::Metrics;
 use handles::Handles;
 use sealer::Job;
@@ -65,6 +66,8 @@ pub struct Store {
     others_at: Mutex<Option<Instant>>,
     /// The components of the health that say they are degraded: the store, or parts of it.
     degraded: Mutex<BTreeSet<String>>,
+    /// Under which seen sets are held, for the seal records.
+    terms: OnceLock<Terms>,
     metrics: Arc<Metrics>,
     health: Health,
 }
@@ -119,6 +122,7 @@ impl Store {
             holders: Holders::default(),
             others_at: Mutex::default(),
             degraded: Mutex::default(),
+            terms: OnceLock::new(),
             metrics,
             health,
         };
@@ -142,9 +146,15 @@ impl Store {
             holders: Holders::default(),
             others_at: Mutex::default(),
             degraded: Mutex::default(),
+            terms: OnceLock::new(),
             metrics: Metrics::new(),
             health: Health::new(),
         })
+    }
+
+    /// Says under which terms all seen sets of this process are held; the first word counts.
+    pub fn hold_under(&self, terms: Terms) {
+        let _ = self.terms.set(terms);
     }
 
     /// Whether a directory could be made here, and written to, by this user; why not otherwise. Makes

@@ -8,6 +8,8 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::journal::Terms;
+
 /// Changes whenever an older build could not read what is written, or would misread it.
 pub const FORMAT: u32 = 1;
 
@@ -75,6 +77,9 @@ pub struct Link {
 pub struct SealRecord {
     pub format: u32,
     pub lineage: Lineage,
+    /// Under which it was held; `None` where a build wrote it that did not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
     pub span: Span,
     pub entries: u64,
     pub chunks: u32,
@@ -160,6 +165,7 @@ pub(super) mod tests {
         SealRecord {
             format: FORMAT,
             lineage: lineage(),
+            terms: None,
             span: Span {
                 journal_from: 1,
                 first_ordinal: 2,
@@ -195,6 +201,20 @@ pub(super) mod tests {
             assert!(SealRecord::decode(&damaged).is_err(), "{at}");
         }
         assert!(SealRecord::decode(&bytes[..5]).is_err());
+    }
+
+    #[test]
+    fn terms_come_back_and_a_record_without_them_is_read() {
+        let terms = Some(Terms {
+            time_ms: Some(5),
+            ids: None,
+            id_from: "key".to_owned(),
+        });
+        let record = SealRecord { terms, ..record() };
+        let (bytes, seal) = record.encode();
+        assert_eq!(SealRecord::decode(&bytes), Ok((record, seal)));
+        let (without, _) = self::record().encode();
+        assert!(!String::from_utf8_lossy(&without).contains("terms"));
     }
 
     #[test]

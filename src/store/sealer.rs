@@ -152,6 +152,7 @@ pub(super) fn record(shelf: &Shelf, closed: &Closed) -> SealRecord {
     SealRecord {
         format: FORMAT,
         lineage: shelf.lineage().clone(),
+        terms: shelf.terms().cloned(),
         span: closed.span,
         entries,
         chunks: chunks_for(entries),

@@ -25,6 +25,7 @@ use super::sealed::{Damage, Sealed};
 use super::sealer::{self, Closed, Job, Pending, seal};
 use super::sled_dir;
 use super::{Aside, Store, lock};
+use crate::journal::Terms;
 
 pub(super) const LOCK: &str = "lock";
 pub(super) const OPENING: &str = "opening";
@@ -93,6 +94,8 @@ pub struct Loaded {
     pub slices: Vec<Arc<Sealed>>,
     /// What the slices amount to.
     pub checkpoint: Checkpoint,
+    /// Under which the newest of them was held, as far as that is known.
+    pub terms: Option<Terms>,
 }
 
 /// What a directory turned out to be.
@@ -122,6 +125,10 @@ impl Shelf {
 
     pub fn lineage(&self) -> &Lineage {
         &self.lineage
+    }
+
+    pub(super) fn terms(&self) -> Option<&Terms> {
+        self.store.terms.get()
     }
 
     pub(super) fn handles(&self) -> &Arc<Handles> {
@@ -172,12 +179,8 @@ impl Shelf {
             return false;
         }
         self.take_lock(false);
-        if self.is_ours() {
-            // What was another's until now is not what we hold.
-            for slice in self.slice_dirs() {
-                self.remove(&slice);
-            }
-        }
+        // What was another's until now is not what we hold.
+        self.remove_all();
         self.is_ours()
     }
 
@@ -227,10 +230,11 @@ impl Shelf {
                 self.remove(&slice);
             }
         }
-        let checkpoint = chain.last()?.record().checkpoint;
+        let newest = chain.last()?.record();
         Some(Loaded {
+            checkpoint: newest.checkpoint,
+            terms: newest.terms.clone(),
             slices: chain,
-            checkpoint,
         })
     }
 
@@ -259,6 +263,16 @@ impl Shelf {
         }
         for slice in self.slice_dirs() {
             self.set_aside(&slice, Aside::Stale, why);
+        }
+    }
+
+    /// What is on this shelf is of no use any more.
+    pub fn remove_all(&self) {
+        if !self.is_ours() {
+            return;
+        }
+        for slice in self.slice_dirs() {
+            self.remove(&slice);
         }
     }
 

@@ -17,6 +17,8 @@ use crate::config::{Config, Missing, Mode, PartitionBy};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, deployment_seed};
+use crate::journal::run::NO_OFFSET;
+use crate::journal::{self, Run};
 use crate::partitioner::murmur2_partition;
 use crate::schemas::Schemas;
 use crate::topics::survey::Role;
@@ -249,6 +251,39 @@ impl Scope {
     }
 }
 
+/// What was remembered before the first record, by the runs of a preload.
+fn preload(
+    judge: &mut Judge,
+    part: &Part,
+    identity: journal::Identity,
+    room: &mut Room<'_>,
+) -> Result<(), Stop> {
+    let mut feeds = Feeds::open(room.config, vec![part.clone()], room.interrupt)?;
+    let mut unused = Progress::new(0);
+    while let Some(message) = feeds.pull(0, &mut unused)? {
+        let run = Run::decode(message.payload().unwrap_or_default());
+        let Some(run) = run.ok().filter(|run| identity.has_written(run)) else {
+            continue;
+        };
+        if !run.preload {
+            break;
+        }
+        if run.begins {
+            judge.begin_anew();
+        }
+        for (id, time_ms) in run.fingerprints.iter().zip(&run.times_ms) {
+            judge.preload(*id, *time_ms);
+        }
+        if let Some(time_ms) = run.stream_time_ms {
+            judge.preloaded_to(time_ms);
+        }
+        if judge.memory_bytes() > room.memory_bytes {
+            return Err(too_little(room.memory_bytes));
+        }
+    }
+    Ok(())
+}
+
 struct There {
     it: Output,
     feed: usize,
@@ -291,6 +326,9 @@ impl Audit {
             let mut judge = Judge::new(config.window, input.complete);
             if let Some(until) = input.unknown_until {
                 judge.unknown_until(until);
+            }
+            if let (true, Some((part, _))) = (input.preloaded, &input.journal) {
+                preload(&mut judge, part, input.identity, room)?;
             }
             let key = (input.part.topic.clone().into_bytes(), input.part.partition);
             let refused = refusals.by_input.remove(&key).unwrap_or_default();
@@ -803,9 +841,13 @@ impl Scope {
 }
 
 fn first_seen(id: Fingerprint, scopes: &[Scope]) -> Option<Place> {
-    scopes
-        .iter()
-        .find_map(|scope| Some(scope.at(scope.judge.first_seen(id)?)))
+    scopes.iter().find_map(|scope| {
+        let first = scope
+            .judge
+            .first_seen(id)
+            .filter(|first| *first != NO_OFFSET)?;
+        Some(scope.at(first))
+    })
 }
 
 fn too_little(memory_bytes: usize) -> Stop {

@@ -10,6 +10,7 @@
 use hashbrown::HashMap;
 
 use crate::config::Window;
+use crate::journal::run::NO_OFFSET;
 use crate::window::Fingerprint;
 
 /// So many timestamps in a row that leap ahead are believed: a partition that was quiet goes on.
@@ -156,6 +157,34 @@ impl Judge {
     /// What was let through before has a stream time below this (ms), however it came to be so.
     pub fn unknown_until(&mut self, time_ms: i64) {
         self.unknown = Some(Unknown::Until(time_ms));
+    }
+
+    /// What was preloaded so far does not count.
+    pub fn begin_anew(&mut self) {
+        self.seen.clear();
+        self.stream_time = None;
+    }
+
+    /// An id that was remembered before the first record, let through at this stream time.
+    pub fn preload(&mut self, id: Fingerprint, time_ms: i64) {
+        self.preloaded_to(time_ms);
+        let seen = Seen {
+            time: Span::exactly(time_ms),
+            ordinal: self.taken,
+            unsure: self.unsure,
+            offset: NO_OFFSET,
+            sure: true,
+            first_known: true,
+            alone: true,
+        };
+        self.taken += 1;
+        self.insert(id, seen);
+    }
+
+    /// How far stream time was before the first record.
+    pub fn preloaded_to(&mut self, time_ms: i64) {
+        let then = Span::exactly(time_ms);
+        self.stream_time = Some(self.stream_time.map_or(then, |now| now.later(then)));
     }
 
     /// Takes in a record's timestamp, as the service does before its verdict, whatever that is.

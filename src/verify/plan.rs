@@ -66,6 +66,8 @@ pub struct Input {
     /// Names of the topics around it, and partitions of the output.
     pub names: Names,
     pub output_partitions: i32,
+    /// The window was preloaded before the group began, by runs at the journal's beginning.
+    pub preloaded: bool,
     /// The journal's runs of this partition, and whether older ones were trimmed.
     pub journal: Option<(Part, bool)>,
     pub identity: journal::Identity,
@@ -112,6 +114,19 @@ struct Topic {
     output: TopicDescription,
     side: Vec<(Role, TopicDescription)>,
     journal: Option<TopicDescription>,
+}
+
+/// How a journal begins.
+#[derive(Debug, Clone, Copy)]
+struct Beginning {
+    /// The first record of the input that its first run knows of.
+    first: i64,
+    first_ordinal: u64,
+    /// When that run was written, in ms.
+    written_ms: i64,
+    /// Where the group began after a preload.
+    preloaded: Option<i64>,
+    is_preload: bool,
 }
 
 /// (index of the topic, partition, committed offset)
@@ -412,6 +427,7 @@ impl<'a> Survey<'a> {
             begins: low,
             names: topic.names.clone(),
             output_partitions: topic.output.partitions,
+            preloaded: false,
             journal,
             identity,
             doubts: Vec::new(),
@@ -440,14 +456,25 @@ impl<'a> Survey<'a> {
         let config = self.order.config;
         let low = input.part.start;
         let earliest = config.input.start == Start::Earliest;
-        if earliest && low == 0 {
-            return Ok(());
-        }
-        let first = match &input.journal {
-            Some((part, false)) => self.first_received(part, input.identity)?,
-            _ => None,
+        let known = match &input.journal {
+            Some((part, trimmed)) => {
+                let known = self.beginning(part, input.identity)?;
+                known.map(|known| (known, *trimmed))
+            }
+            None => None,
         };
-        match first {
+        match known {
+            Some((known, trimmed)) if known.preloaded.is_some() => {
+                self.preloaded(input, &known, trimmed);
+                return Ok(());
+            }
+            _ if earliest && low == 0 => return Ok(()),
+            _ => {}
+        }
+        match known
+            .filter(|(_, trimmed)| !trimmed)
+            .map(|(known, _)| known.first)
+        {
             Some(first) if low <= first => {
                 if !earliest {
                     let records = i64::try_from(config.transaction.records).unwrap_or(i64::MAX);
@@ -474,25 +501,73 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// The first record that the first run of a journal knows of.
-    fn first_received(
+    /// A window that was preloaded: the group began where the preload said, and what it held by then is
+    /// known as long as the journal has it.
+    fn preloaded(&self, input: &mut Input, known: &Beginning, trimmed: bool) {
+        let low = input.part.start;
+        let ahead = self.order.config.window.max_ahead_ms;
+        let begins = known.preloaded.unwrap_or(low);
+        (input.begins, input.from) = (begins.max(low), begins.max(low));
+        input.part.start = begins.max(low);
+        input.to = input.to.max(input.from);
+        // The first run of a preload has no ids; that it was trimmed takes none away.
+        if !known.is_preload || trimmed && known.first_ordinal > 0 {
+            input.complete = false;
+            // No time that was preloaded is further ahead of the clock than that.
+            input.unknown_until = Some(known.written_ms.saturating_add(ahead));
+            input.doubts.push(
+                "ids were preloaded before the group began, and the journal does not hold them all any \
+                 more: what is a duplicate of one of them is not known. With --from, what came a window later \
+                 is audited as ever"
+                    .to_owned(),
+            );
+            return;
+        }
+        input.preloaded = true;
+        if low > begins {
+            input.complete = false;
+            input.doubts.push(format!(
+                "offsets {begins} to {} of the input are gone (retention): they are not audited, and which \
+                 ids were let through there is not known",
+                low - 1
+            ));
+        }
+    }
+
+    /// What the first runs of a journal tell.
+    fn beginning(
         &self,
         part: &Part,
         identity: journal::Identity,
-    ) -> Result<Option<i64>, Stop> {
+    ) -> Result<Option<Beginning>, Stop> {
         let mut feeds = Feeds::open(self.order.config, vec![part.clone()], self.order.interrupt)?;
         let mut progress = Progress::new(0);
+        let mut beginning: Option<Beginning> = None;
         while let Some(message) = feeds.pull(0, &mut progress)? {
             let run = Run::decode(message.payload().unwrap_or_default());
-            if let Ok(run) = run
-                && identity.has_written(&run)
-            {
-                return Ok(Some(
-                    run.offsets.iter().min().copied().unwrap_or(run.next_offset),
-                ));
+            let written_ms = message.timestamp().to_millis().unwrap_or(i64::MAX);
+            let Some(run) = run.ok().filter(|run| identity.has_written(run)) else {
+                continue;
+            };
+            match &mut beginning {
+                // Of several preloads the last one counts.
+                Some(known) if known.is_preload && run.preload => known.preloaded = run.preloaded,
+                Some(_) => break,
+                None => {
+                    beginning = Some(Beginning {
+                        first: run.offsets.iter().min().copied().unwrap_or(run.next_offset),
+                        first_ordinal: run.first_ordinal,
+                        written_ms,
+                        preloaded: run.preloaded,
+                        is_preload: run.preload,
+                    });
+                    if !run.preload {
+                        break;
+                    }
+                }
             }
         }
-        Ok(None)
+        Ok(beginning)
     }
 
     /// Takes --from and --to into account.
@@ -628,7 +703,11 @@ impl<'a> Survey<'a> {
         groups
             .into_values()
             .map(|mut group| {
-                let cut = group.inputs.iter().any(|input| !input.complete);
+                // The output may hold what came before the group.
+                let cut = group
+                    .inputs
+                    .iter()
+                    .any(|input| !input.complete || input.preloaded);
                 let unknown_start = group.inputs.iter().any(|input| {
                     !input.complete && input.part.start == 0 && input.unknown_until.is_none()
                 });

@@ -73,7 +73,8 @@ impl Witness {
             let (Ok(run), Some(written)) = (run, written) else {
                 continue;
             };
-            if !self.identity.has_written(&run) {
+            if run.preload || !self.identity.has_written(&run) {
+                // What was preloaded was not judged.
                 continue;
             }
             match self.current {

@@ -124,6 +124,20 @@ pub struct SeenWindow {
     overlay: Overlay,
     /// The last runs that were merged or applied.
     reached: Option<Reached>,
+    /// All before was forgotten, and no committed run says so yet.
+    begins: bool,
+    /// Where the group began after a preload, of which runs and store may know no more.
+    preloaded: Option<i64>,
+}
+
+/// Whether what a store holds can be gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    Fits,
+    /// The journal does not hold what its checkpoint names.
+    NotOfThisJournal,
+    /// It was held under a window that remembered less, and the journal holds more than it.
+    Narrower,
 }
 
 /// Where the journal stood after a commit.
@@ -148,31 +162,41 @@ impl SeenWindow {
             slices: Slices::new(limits, sizing, shelf),
             overlay: Overlay::new(committed),
             reached: None,
+            begins: false,
+            preloaded: None,
         }
     }
 
     /// The window that the shelf holds, with its filter, up to the [`Self::checkpoint`] that it has
-    /// then; an empty one where nothing can be trusted. `fits` says whether the journal has what a
-    /// checkpoint names. What is found to be damaged on the way is set aside, and the rest is tried
+    /// then; an empty one where nothing can be trusted. `fits` says whether what is there can be gone on
+    /// with. What is found to be damaged on the way is set aside, and the rest is tried
     /// again. Stops early, with whatever it has, when `go_on` says no. O(ids); reads all of them once.
     pub fn load(
         limits: config::Window,
         sizing: Sizing,
         shelf: &Arc<Shelf>,
-        fits: impl Fn(&Checkpoint) -> bool,
+        fits: impl Fn(&Loaded) -> Fit,
         go_on: impl Fn() -> bool,
     ) -> Self {
         shelf.begin_opening();
         // Each round that finds damage leaves fewer slices.
         for _ in 0..=filter::MAX_PLANES {
             let Some(loaded) = shelf.load() else { break };
-            if !fits(&loaded.checkpoint) {
-                let offset = loaded.checkpoint.anchor.offset;
-                drop(loaded);
-                shelf.set_all_aside(&format!(
-                    "it ends with the run at journal offset {offset}, which the journal does not hold"
-                ));
-                break;
+            let offset = loaded.checkpoint.anchor.offset;
+            match fits(&loaded) {
+                Fit::Fits => {}
+                Fit::NotOfThisJournal => {
+                    drop(loaded);
+                    shelf.set_all_aside(&format!(
+                        "it ends with the run at journal offset {offset}, which the journal does not hold"
+                    ));
+                    break;
+                }
+                Fit::Narrower => {
+                    drop(loaded);
+                    shelf.remove_all();
+                    break;
+                }
             }
             let mut window = Self::restore(limits, sizing, Arc::clone(shelf), loaded);
             match window.build_filter(&go_on) {
@@ -222,6 +246,8 @@ impl SeenWindow {
                 last_run: anchor,
                 next_offset,
             }),
+            begins: false,
+            preloaded: None,
         };
         window.settle();
         window
@@ -263,15 +289,38 @@ impl SeenWindow {
     }
 
     /// Whether the open transaction must write a run: it let ids through, renewed some, or moved
-    /// stream time.
+    /// stream time; or all before was forgotten, and no run says so yet.
     pub fn is_dirty(&self) -> bool {
-        self.overlay.clock != self.committed
+        self.begins || self.overlay.clock != self.committed
+    }
+
+    /// What a run tells that was taken in before, of which only its ids are known.
+    pub fn note(&mut self, run: &Run) {
+        self.preloaded = run.preloaded.or(self.preloaded);
+    }
+
+    /// Whether ids were preloaded.
+    pub fn is_preloaded(&self) -> bool {
+        self.preloaded.is_some()
+    }
+
+    /// Forgets all ids, now and for every start to come: the next run says that the seen set begins
+    /// with it. Stream time and ordinals go on. Until a run is committed, a start begins where this
+    /// one did. O(slices).
+    pub fn forget(&mut self) {
+        self.slices.forget(&self.committed);
+        self.begins = true;
+        self.settle();
     }
 
     /// The overlay as a run, without ids where there are none. `next_offset` is the input
     /// position that is committed with it. O(ids of the transaction).
     pub fn pending_run(&self, identity: u64, next_offset: i64) -> Run {
-        self.overlay.to_run(identity, next_offset)
+        Run {
+            begins: self.begins,
+            preloaded: self.preloaded,
+            ..self.overlay.to_run(identity, next_offset)
+        }
     }
 
     /// The transaction has committed, and wrote runs: its overlay becomes part of the window, and
@@ -281,6 +330,7 @@ impl SeenWindow {
         let mut before = self.checkpoint();
         let first_ordinal = self.committed.next_ordinal;
         self.committed = self.overlay.clock;
+        self.begins = false;
         if broken::has(Bug::CheckpointAheadOfIds) {
             self.reached = Some(Reached {
                 first_run,
@@ -315,14 +365,14 @@ impl SeenWindow {
 
     /// Takes in a committed run that was read back from the journal; what the overlay holds is
     /// discarded. The first run of an empty window may begin with any ordinal, as older runs may
-    /// be trimmed. O(ids of the run).
+    /// be trimmed; so may one with which the seen set begins. O(ids of the run).
     ///
     /// # Errors
     /// [`BrokenChain`], and nothing is changed, when the run does not follow the one before it.
     pub fn apply(&mut self, run: &Run, read: Anchor) -> Result<(), BrokenChain> {
         let expected = match self.reached {
-            Some(_) => self.committed.next_ordinal,
-            None => run.first_ordinal,
+            Some(_) if !run.begins => self.committed.next_ordinal,
+            _ => run.first_ordinal,
         };
         let next = run
             .first_ordinal
@@ -336,6 +386,12 @@ impl SeenWindow {
             });
         };
         let before = self.checkpoint();
+        self.note(run);
+        if run.begins {
+            self.slices.forget(&self.committed);
+            self.committed.stream_time_ms = None;
+            self.begins = false;
+        }
         self.committed = Clock {
             stream_time_ms: self.committed.stream_time_ms.max(run.stream_time_ms),
             next_ordinal,
@@ -396,6 +452,12 @@ impl SeenWindow {
             stream_time_ms: self.committed.stream_time_ms,
             next_ordinal: self.committed.next_ordinal,
         })
+    }
+
+    /// The oldest time seen that it holds, and an ordinal from which on it holds all; `None` without an
+    /// id. O(1).
+    pub fn oldest(&self) -> Option<(i64, u64)> {
+        self.slices.oldest()
     }
 
     /// The lowest journal offset that the window still needs: below it the journal may be

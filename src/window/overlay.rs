@@ -83,6 +83,7 @@ impl Overlay {
             fingerprints: self.fingerprints.clone(),
             times_ms: self.times_ms.clone(),
             offsets: self.offsets.clone(),
+            ..Run::default()
         }
     }
 

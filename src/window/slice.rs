@@ -91,6 +91,10 @@ impl Slice {
         self.journal_from
     }
 
+    pub fn oldest_time_ms(&self) -> i64 {
+        self.oldest_time_ms
+    }
+
     pub fn newest_time_ms(&self) -> i64 {
         self.newest_time_ms
     }

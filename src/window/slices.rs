@@ -198,14 +198,7 @@ impl Slices {
                 clock,
             )
         {
-            let Some(over) = self.kept.pop_front() else {
-                break;
-            };
-            if let Some(plane) = over.plane {
-                self.filter.release(plane);
-            }
-            self.retired
-                .extend(over.sealed.filter(|sealed| sealed.dir().is_some()));
+            self.drop_oldest();
         }
         if self.kept.is_empty() {
             let (time_ms, ordinal) = (self.active.newest_time_ms(), self.active.last_ordinal());
@@ -213,6 +206,30 @@ impl Slices {
                 self.active = Slice::new(clock.next_ordinal, self.active.journal_from(), 0);
             }
         }
+        self.remove_unnamed();
+    }
+
+    /// Drops all slices, the active one included. O(slices).
+    pub fn forget(&mut self, clock: &Clock) {
+        while !self.kept.is_empty() {
+            self.drop_oldest();
+        }
+        self.active = Slice::new(clock.next_ordinal, self.active.journal_from(), 0);
+        self.remove_unnamed();
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(over) = self.kept.pop_front() else {
+            return;
+        };
+        if let Some(plane) = over.plane {
+            self.filter.release(plane);
+        }
+        self.retired
+            .extend(over.sealed.filter(|sealed| sealed.dir().is_some()));
+    }
+
+    fn remove_unnamed(&mut self) {
         let names = self.sealing.is_some() || self.kept.iter().any(|kept| kept.sealed.is_some());
         if !names && !self.retired.is_empty() {
             // No checkpoint that names them is of use any more.
@@ -246,6 +263,15 @@ impl Slices {
         match self.kept.front() {
             Some(oldest) => Some(oldest.span.journal_from),
             None => (!self.active.is_empty()).then(|| self.active.journal_from()),
+        }
+    }
+
+    /// The oldest time seen of all entries, and an ordinal from which on none is missing.
+    pub fn oldest(&self) -> Option<(i64, u64)> {
+        match self.kept.front() {
+            Some(oldest) => Some((oldest.span.oldest_time_ms, oldest.span.end_ordinal)),
+            None => (!self.active.is_empty())
+                .then(|| (self.active.oldest_time_ms(), self.active.last_ordinal())),
         }
     }
 

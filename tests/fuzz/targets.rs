@@ -259,6 +259,7 @@ pub fn run(bytes: &[u8]) -> bool {
         fingerprints: ids(bytes),
         times_ms: ids(bytes).iter().map(|id| *id as i64).collect(),
         offsets: ids(bytes).iter().map(|id| (*id >> 64) as i64).collect(),
+        ..Run::default()
     };
     let encoded = made.encode(usize::MAX).remove(0);
     assert_eq!(Run::decode(&encoded).as_ref(), Ok(&made));

@@ -43,7 +43,7 @@ pub struct Seen {
 /// The seen set of one scope.
 #[derive(Debug, Clone)]
 pub struct Model {
-    limits: Window,
+    pub limits: Window,
     pub stream_time_ms: Option<i128>,
     pub ordinals_taken: u64,
     pub seen: HashMap<Vec<u8>, Seen>,

@@ -214,6 +214,7 @@ impl Seen for Plain {
             fingerprints: self.overlay.iter().map(|row| row.0).collect(),
             times_ms: self.overlay.iter().map(|row| row.1.time_ms).collect(),
             offsets: self.overlay.iter().map(|row| row.1.offset).collect(),
+            ..Run::default()
         }
     }
 

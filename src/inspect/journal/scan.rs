@@ -28,6 +28,10 @@ pub struct Scan {
     /// The largest of all runs.
     pub stream_time_ms: Option<i64>,
     pub next_ordinal: u64,
+    /// The last run was written by `preload`.
+    pub is_preload: bool,
+    /// The run before which nothing counts any more, where there is one.
+    pub begins_at: Option<i64>,
     notes: Vec<String>,
     notes_left_out: u64,
 }
@@ -77,7 +81,7 @@ impl Scan {
 
     fn take_run(&mut self, record: &Record<'_>, run: &Run, checksum: u64) {
         let ids = run.fingerprints.len() as u64;
-        if self.last_run.is_some() && run.first_ordinal != self.next_ordinal {
+        if self.last_run.is_some() && !run.begins && run.first_ordinal != self.next_ordinal {
             self.note(format!(
                 "the run at offset {} begins with ordinal {}, but {} comes next: a run is missing or repeated",
                 record.offset, run.first_ordinal, self.next_ordinal
@@ -85,6 +89,12 @@ impl Scan {
         }
         self.held.runs += 1;
         self.held.ids += ids;
+        if run.begins {
+            // What was before does not count any more.
+            (self.found, self.times_found, self.stream_time_ms) = (None, 0, None);
+            self.begins_at = Some(record.offset);
+        }
+        self.is_preload = run.preload;
         self.stream_time_ms = self.stream_time_ms.max(run.stream_time_ms);
         self.next_ordinal = run.first_ordinal + ids;
         self.find(record.offset, run);
@@ -122,6 +132,11 @@ impl Scan {
         } else {
             self.notes_left_out += 1;
         }
+    }
+
+    /// Whether a start could go on with all of it.
+    pub fn is_sound(&self) -> bool {
+        self.notes.is_empty()
     }
 
     /// What a person should know of the records.
@@ -191,6 +206,7 @@ mod tests {
             offsets: (0..fingerprints.len() as i64)
                 .map(|at| time_ms * 10 + at)
                 .collect(),
+            ..Run::default()
         }
     }
 
@@ -226,6 +242,21 @@ mod tests {
         assert_eq!((scan.held.runs, scan.held.ids), (3, 4));
         assert_eq!(scan.first_run.as_ref().map(|run| run.offset), Some(3));
         assert_eq!(scan.next_offset(), Some(4));
+        assert!(scan.notes().is_empty());
+    }
+
+    #[test]
+    fn what_was_before_a_beginning_does_not_count() {
+        let mut scan = Scan::new(identity(), None).wanting(5);
+        take_run(&mut scan, 3, &run(10, &[4, 5], 9));
+        let begins = Run {
+            begins: true,
+            terms: Some(crate::journal::Terms::default()),
+            ..run(12, &[6], 2)
+        };
+        take_run(&mut scan, 5, &begins);
+        assert_eq!((scan.found, scan.times_found), (None, 0));
+        assert_eq!((scan.stream_time_ms, scan.begins_at), (Some(2), Some(5)));
         assert!(scan.notes().is_empty());
     }
 
