@@ -312,9 +312,9 @@ impl Bench {
             self.trimmed_to = self.trimmed_to.max(keep_from);
         }
         self.window = None;
+        // The store's thread may still write what it was given.
+        self.wait_until_free(&Lineage::default());
         if let Some(spoiler) = &mut self.spoiler {
-            // The store's thread may still write what it was given; then its lock is taken.
-            drop(self.store.shelf(Lineage::default()));
             spoiler.spoil(spoils);
         }
         let mut window = self.start(Lineage::default());
@@ -328,8 +328,15 @@ impl Bench {
         }
     }
 
+    fn wait_until_free(&self, lineage: &Lineage) {
+        while self.store.is_held_here(lineage) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     /// Starts as recovery does; `None`, with the shelf empty, where the store does not fit.
     fn start(&self, lineage: Lineage) -> Option<SeenWindow> {
+        self.wait_until_free(&lineage);
         let shelf = self.store.shelf(lineage);
         let journal = self.trimmed_to..self.journal.len() as i64;
         let fits = |loaded: &Loaded| match journal.contains(&loaded.checkpoint.anchor.offset) {
