@@ -192,7 +192,23 @@ fn installed() -> PathBuf {
             String::from_utf8_lossy(&output.stderr)
         );
     };
+    // A repository of its own, with a parent of the artifact's description: it is asked for, nothing in it
+    // is of use here, and not every mirror has it.
+    let repository = partial.join("repository");
+    let parent = repository.join(format!("io/apicurio/apicurio-registry/{VERSION}"));
+    fs::create_dir_all(&parent).expect("a directory");
+    let text = format!(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>io.apicurio</groupId>\
+         <artifactId>apicurio-registry</artifactId><version>{VERSION}</version>\
+         <packaging>pom</packaging></project>"
+    );
+    fs::write(
+        parent.join(format!("apicurio-registry-{VERSION}.pom")),
+        text,
+    )
+    .expect("written");
     run(Command::new("mvn")
+        .arg(format!("-Dmaven.repo.local={}", repository.display()))
         .args([
             "--quiet",
             "--batch-mode",
@@ -209,6 +225,7 @@ fn installed() -> PathBuf {
         .arg("-C")
         .arg(&partial));
     fs::remove_file(archive).expect("removed");
+    fs::remove_dir_all(repository).expect("removed");
     assert!(partial.join(&jar).exists(), "no {jar} in {partial:?}");
     fs::rename(&partial, &wanted).expect("renamed");
     wanted
