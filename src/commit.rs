@@ -442,7 +442,8 @@ fn refused_record(
     let (topic, partition) = scope.partition_key();
     if target != Target::Output {
         return Trouble::Stop(Stop::contradiction(format!(
-            "the {target} topic refused what belongs to {topic}-{partition} offset {offset}: {code}. Give that topic the max.message.bytes and message.timestamp.* settings of {topic}, then start again"
+            "the {target} topic refused what belongs to {topic}-{partition} offset {offset}: {code}. To have it taken, {}; then start again",
+            rejection.remedy()
         )));
     }
     scope.refused.insert(offset, rejection);

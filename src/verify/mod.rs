@@ -37,6 +37,9 @@ use plan::{Group, Order};
 use progress::Progress;
 use report::Report;
 
+/// An audit is made so many times at most, where records go away while they are read.
+const ATTEMPTS: u32 = 5;
+
 /// Audits, and prints what was found.
 ///
 /// # Errors
@@ -44,37 +47,24 @@ use report::Report;
 /// config, 69 Kafka unreachable, 75 records went away while they were read, 78 a topic is missing or
 /// nothing was committed, 130 stopped from outside.
 pub fn run(arguments: &VerifyArgs) -> Result<(), Stop> {
-    let (began, now) = (Instant::now(), SystemTime::now());
+    let began = Instant::now();
     let config = config::load(&arguments.config, config::environment())?;
     let interrupt = Interrupt::listen()?;
-    let groups = plan::survey(&Order {
-        config: &config,
-        topic: arguments.topic.as_deref(),
-        partition: arguments.partition,
-        from: arguments.from.at(now),
-        to: arguments.to.at(now),
-        interrupt: &interrupt,
-    })?;
     let schemas = Schemas::start(&config, None)?;
-    let mut progress = Progress::new(groups.iter().map(offsets).sum());
-    let mut findings = Findings::new(arguments.show.into());
-    let wall = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    for group in groups {
-        if let Some(input) = group.inputs.first() {
-            progress.at(&format!("{}-{}", input.part.topic, input.part.partition));
+    let tools = Tools {
+        config: &config,
+        schemas: &schemas,
+        interrupt: &interrupt,
+    };
+    let mut left = ATTEMPTS;
+    let mut findings = loop {
+        left -= 1;
+        match audited(arguments, &tools) {
+            // The service beside us trims its journal, and retention goes on: nothing is wrong with that.
+            Err(stop) if stop.status == Status::Restart && left > 0 => {}
+            outcome => break outcome?,
         }
-        let mut room = Room {
-            config: &config,
-            schemas: &schemas,
-            interrupt: &interrupt,
-            progress: &mut progress,
-            findings: &mut findings,
-            memory_bytes: usize::try_from(arguments.memory.as_u64()).unwrap_or(usize::MAX),
-            now_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
-        };
-        audit::audit(group, &mut room)?;
-    }
-    drop(progress);
+    };
     name_ids(&config, &schemas, &mut findings, &interrupt);
     let report = Report {
         group: &config.kafka.group_id,
@@ -87,6 +77,49 @@ pub fn run(arguments: &VerifyArgs) -> Result<(), Stop> {
         report.text()
     });
     verdict(&findings, arguments.strict)
+}
+
+struct Tools<'a> {
+    config: &'a Config,
+    schemas: &'a Schemas,
+    interrupt: &'a Interrupt,
+}
+
+/// The whole audit, once.
+fn audited(arguments: &VerifyArgs, tools: &Tools<'_>) -> Result<Findings, Stop> {
+    let Tools {
+        config,
+        schemas,
+        interrupt,
+    } = *tools;
+    let now = SystemTime::now();
+    let groups = plan::survey(&Order {
+        config,
+        topic: arguments.topic.as_deref(),
+        partition: arguments.partition,
+        from: arguments.from.at(now),
+        to: arguments.to.at(now),
+        interrupt,
+    })?;
+    let mut progress = Progress::new(groups.iter().map(offsets).sum());
+    let mut findings = Findings::new(arguments.show.into());
+    let wall = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    for group in groups {
+        if let Some(input) = group.inputs.first() {
+            progress.at(&format!("{}-{}", input.part.topic, input.part.partition));
+        }
+        let mut room = Room {
+            config,
+            schemas,
+            interrupt,
+            progress: &mut progress,
+            findings: &mut findings,
+            memory_bytes: usize::try_from(arguments.memory.as_u64()).unwrap_or(usize::MAX),
+            now_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
+        };
+        audit::audit(group, &mut room)?;
+    }
+    Ok(findings)
 }
 
 fn verdict(findings: &Findings, strict: bool) -> Result<(), Stop> {

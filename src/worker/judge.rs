@@ -263,17 +263,11 @@ fn explained(
 
 fn refused_without_topic(scope: &Scope, offset: i64, rejection: Rejection) -> Stop {
     let (topic, partition) = scope.partition_key();
-    let setting = match rejection {
-        Rejection::TooLarge => "max.message.bytes",
-        Rejection::Timestamp => {
-            "message.timestamp.before.max.ms and message.timestamp.after.max.ms"
-        }
-        _ => "cleanup.policy (a compacted topic needs keys)",
-    };
     Stop::contradiction(format!(
-        "the record {topic}-{partition} offset {offset} is refused by {} ({}). Change {setting} of that topic, or set rejected.topic so that such records go there",
+        "the record {topic}-{partition} offset {offset} is refused by {} ({}). To have it taken, {}; or set rejected.topic, so that such records go there",
         scope.topic_of(Target::Output),
-        rejection.as_str()
+        rejection.as_str(),
+        rejection.remedy()
     ))
 }
 

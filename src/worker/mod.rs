@@ -400,10 +400,15 @@ impl Worker {
         use rdkafka::error::RDKafkaErrorCode as Code;
         self.shared.metrics.client_error(error.rdkafka_error_code());
         if let Some(fatal) = self.source.as_ref().and_then(Source::fatal_error) {
-            return Err(Stop::restart(format!(
-                "the consumer cannot go on: {fatal}. Start the service again; if it says fenced, look for a second process with the instance id {}",
-                self.config.kafka.instance_id
-            )));
+            let id = &self.config.kafka.instance_id;
+            return Err(Stop::restart(
+                match fatal.to_lowercase().contains("fenced") {
+                    true => format!(
+                        "another process has taken the place of the static member {id}: end one of the two, or give each an instance_id of its own. The client says: {fatal}"
+                    ),
+                    false => format!("the consumer cannot go on: {fatal}. Start the service again"),
+                },
+            ));
         }
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {

@@ -51,6 +51,20 @@ impl Rejection {
             Self::Invalid => "invalid-record",
         }
     }
+
+    /// What a person can do, so that the topic that refused the record takes it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::TooLarge => {
+                "if its input is compressed, compress likewise (compression.type in kafka.producer_properties); else raise max.message.bytes of that topic, and message.max.bytes in kafka.producer_properties"
+            }
+            Self::Timestamp => {
+                "change message.timestamp.before.max.ms and message.timestamp.after.max.ms of that topic"
+            }
+            Self::Invalid => "change cleanup.policy of that topic (a compacted one needs keys)",
+            Self::MissingId | Self::Unparsable => "look at the settings of that topic",
+        }
+    }
 }
 
 /// What became of the records of the open transaction: every one of them once (I2).

@@ -1,7 +1,7 @@
 //! The sentinel of an input topic: does the same id come in several partitions? `scope: partition`
 //! does not see that, and nothing else would tell.
 //!
-//! Of one id in [`ONE_IN`], it remembers for about a window where it was let through, in two Bloom
+//! Of one id in `ONE_IN`, it remembers for about a window where it was let through, in two Bloom
 //! filters of fixed size. It decides no verdict. One for all workers of a process, so it knows of the
 //! partitions of this process alone.
 
