@@ -13,13 +13,14 @@ use std::time::Duration;
 use super::Output;
 use super::fault::{Fault, Faults, Place};
 use super::topic_names;
-use super::tree::{At, Content, Filling, Node, Section, note_unknown_keys};
+use super::tree::{At, Content, Filling, Section, note_unknown_keys};
 use super::{Changed, Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, properties, schemas, value, yaml};
 use crate::window::Sizing;
 
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
+const ASSIGNOR: &str = "partition.assignment.strategy";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// More than any disk of one instance holds; keeps sums of counts far from overflow.
 const IDS_MAX: u64 = 1_000_000_000_000;
@@ -169,7 +170,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     let transaction = transaction(&root.section("transaction"));
     properties::check_delivery_timeouts(&kafka_section, &transaction.1);
     let workers = root.read("workers", 1, |text| value::count_within(text, 1, 64));
-    let scope = scope(root);
+    let scope = scope(root, &kafka_section, window.value);
     let http = http(&root.section("http"));
     let log = log(&root.section("log"));
     Some(Config {
@@ -361,26 +362,34 @@ fn transaction(section: &Section<'_>) -> (Transaction, At<Duration>) {
     (transaction, timeout)
 }
 
-fn scope(root: &Section<'_>) -> Scope {
-    if let Some(Node {
-        place,
-        content: Content::Scalar { text, .. },
-    }) = root.node("scope")
-        && text == "topic"
-    {
-        root.fault(
-            "scope",
-            place,
-            "only scope: partition is available in this version",
+/// What a scope of several partitions does not go with.
+fn scope(root: &Section<'_>, kafka: &Section<'_>, window: Window) -> Scope {
+    let scope = root.choice("scope", Scope::default(), &Scope::ALL);
+    let Some(assignor) = scope.value.assignor() else {
+        return scope.value;
+    };
+    let word = scope.value.as_str();
+    if window.ids.is_some() {
+        let sentence = format!(
+            "found {word}, and window.ids is set: ids are counted by partition; leave out window.ids, or use scope: partition"
         );
-        return Scope::Partition;
+        root.fault("scope", &scope.place, sentence);
     }
-    root.choice(
-        "scope",
-        Scope::Partition,
-        &[("partition", Scope::Partition)],
-    )
-    .value
+    for section in ["properties", "consumer_properties"] {
+        let Some(map) = kafka.node(section) else { continue };
+        let Content::Map(entries) = &map.content else { continue };
+        let properties = kafka.section_at(section, entries, map);
+        if let Some(node) = properties.node(ASSIGNOR)
+            && !matches!(&node.content, Content::Scalar { text, .. } if text == assignor)
+        {
+            let sentence = format!(
+                "found {}, and scope: {word} needs {assignor}: leave it out",
+                node.shown()
+            );
+            properties.fault(ASSIGNOR, &node.place, sentence);
+        }
+    }
+    scope.value
 }
 
 /// Marked duplicates go to the output, so a topic of their own would stay empty.

@@ -208,9 +208,44 @@ pub struct Window {
 }
 
 /// `scope:` which records share one seen set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Scope {
+    /// Those of one input partition. Default.
+    #[default]
     Partition,
+    /// Those of the partitions of one number, of all input topics.
+    Copartition,
+    /// Those of one input topic.
+    Topic,
+}
+
+impl Scope {
+    /// Each with its word.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("partition", Self::Partition),
+        ("copartition", Self::Copartition),
+        ("topic", Self::Topic),
+    ];
+
+    /// The word in configs and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Copartition => "copartition",
+            Self::Topic => "topic",
+        }
+    }
+
+    /// The assignor of the group that this scope asks for; `None` where any will do.
+    pub fn assignor(self) -> Option<&'static str> {
+        match self {
+            Self::Partition => None,
+            // Gives the partitions of one number of all topics to one member.
+            Self::Copartition => Some("range"),
+            // Partitions of one topic are taken and given back one by one.
+            Self::Topic => Some("cooperative-sticky"),
+        }
+    }
 }
 
 /// `mode:` what is written, and where. Verdicts, journal and store are the same in all of them, so a

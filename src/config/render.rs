@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::properties::{REDACTED, redacted};
 use super::value::{render_duration, render_size};
-use super::{Changed, Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Scope, Start};
+use super::{Changed, Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Start};
 use super::{TopicPattern, TopicTemplate, UnknownSchema};
 
 impl Config {
@@ -87,8 +87,7 @@ impl Config {
         writeln!(f, "  refresh: {}", self.window.refresh)?;
         writeln!(f, "  max_ahead: {}", ms_text(self.window.max_ahead_ms))?;
 
-        let Scope::Partition = self.scope;
-        writeln!(f, "scope: partition")?;
+        writeln!(f, "scope: {}", self.scope.as_str())?;
         writeln!(f, "mode: {}", self.mode.as_str())?;
         let side = |topic: &Option<TopicTemplate>| or_null(topic.as_ref().map(|t| text(&t.0)));
         writeln!(f, "duplicates:\n  topic: {}", side(&self.duplicates.topic))?;

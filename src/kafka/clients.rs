@@ -26,12 +26,13 @@ const HEARTBEAT_MS: u64 = 3000;
 
 /// The input consumer of one worker: a member of the group that commits nothing by itself.
 pub fn consumer_config(config: &Config, worker: usize) -> ClientConfig {
+    let assignor = config.scope.assignor().unwrap_or("cooperative-sticky");
     let mut client = layered(
         config,
         &[
             // A member that was killed keeps its partitions until its session ends.
             ("session.timeout.ms", "10000"),
-            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("partition.assignment.strategy", assignor),
             ("topic.metadata.refresh.interval.ms", "30000"),
             // librdkafka's own default is 64 MiB a partition (I8). fetch.max.bytes and
             // receive.message.max.bytes follow from it: librdkafka fits what is not set.

@@ -131,6 +131,7 @@ impl Room {
         };
         Ok(Located {
             input_offset,
+            input_end: input_high,
             committed: committed.is_some(),
             journal_low,
             journal_high,

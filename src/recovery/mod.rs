@@ -69,6 +69,8 @@ pub struct Restored {
     pub window: SeenWindow,
     /// The input offset of the next record to judge.
     pub input_offset: i64,
+    /// Where the input ended when it was asked.
+    pub input_end: i64,
     /// Whether the group had committed an offset for the partition.
     pub committed: bool,
     /// The journal offset up to which the window is complete.
@@ -168,6 +170,7 @@ enum Stage {
 
 struct Located {
     input_offset: i64,
+    input_end: i64,
     committed: bool,
     /// What the journal holds: from the low to below the high watermark.
     journal_low: i64,

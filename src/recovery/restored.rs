@@ -129,6 +129,7 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
     Ok(Restored {
         window,
         input_offset,
+        input_end: located.input_end,
         committed,
         journal_next: next.max(until),
     })

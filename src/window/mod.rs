@@ -255,11 +255,19 @@ impl SeenWindow {
 
     /// Takes a record's own timestamp into stream time; to be called before its verdict, and for
     /// every record of the scope whatever becomes of it. `None` (Kafka's -1) leaves stream time
-    /// as it is; a timestamp more than `max_ahead` beyond `wall_ms` counts as `wall_ms`. O(1).
-    pub fn observe(&mut self, timestamp_ms: Option<i64>, wall_ms: i64) {
+    /// as it is; a timestamp more than `max_ahead` beyond `wall_ms` counts as `wall_ms`. Gives the
+    /// timestamp as it counted. O(1).
+    pub fn observe(&mut self, timestamp_ms: Option<i64>, wall_ms: i64) -> Option<i64> {
         let counted = timestamp_ms.map(|timestamp| self.limits.clamp_ahead(timestamp, wall_ms));
         let clock = &mut self.overlay.clock;
         clock.stream_time_ms = clock.stream_time_ms.max(counted);
+        counted
+    }
+
+    /// Takes over the stream time of its scope, where other windows of it have come further. O(1).
+    pub fn advance(&mut self, stream_time_ms: Option<i64>) {
+        let clock = &mut self.overlay.clock;
+        clock.stream_time_ms = clock.stream_time_ms.max(stream_time_ms);
     }
 
     /// The verdict on a record with an id. An id that is let through is remembered in the
@@ -270,22 +278,44 @@ impl SeenWindow {
     /// A slice cannot be read, so there is no verdict: the window must be given up and rebuilt from
     /// the journal.
     pub fn judge(&mut self, fingerprint: Fingerprint, offset: i64) -> Result<Verdict, Damage> {
-        let clock = self.overlay.clock;
+        let now = self.stream_time_ms();
+        if let Some(duplicate) = self.recall(fingerprint, now)? {
+            return Ok(duplicate);
+        }
+        self.overlay.push(fingerprint, offset, true);
+        Ok(Verdict::Forward)
+    }
+
+    /// Whether it remembers an id at this stream time of its scope: [`Verdict::Duplicate`], or `None`. Like
+    /// [`Self::judge`] otherwise, but that an id that is not remembered is not let through by it.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn recall(
+        &mut self,
+        fingerprint: Fingerprint,
+        stream_time_ms: Option<i64>,
+    ) -> Result<Option<Verdict>, Damage> {
+        let own = self.overlay.clock;
+        let clock = Clock {
+            stream_time_ms: own.stream_time_ms.max(stream_time_ms),
+            ..own
+        };
         let seen = self
             .find(fingerprint)?
             .filter(|(entry, _)| self.limits.remember(entry, &clock));
         let Some((entry, in_overlay)) = seen else {
-            self.overlay.push(fingerprint, offset, true);
-            return Ok(Verdict::Forward);
+            return Ok(None);
         };
         if self.limits.refresh {
+            self.overlay.clock = clock;
             self.overlay.push(fingerprint, entry.offset, in_overlay);
         }
-        Ok(Verdict::Duplicate {
+        Ok(Some(Verdict::Duplicate {
             first_offset: entry.offset,
             age_ms: i64::try_from(clock.age_ms(entry.time_ms)).unwrap_or(i64::MAX),
             in_overlay,
-        })
+        }))
     }
 
     /// Whether the open transaction must write a run: it let ids through, renewed some, or moved

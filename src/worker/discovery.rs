@@ -55,6 +55,7 @@ impl Worker {
         }
         self.tell_inputs(&inputs);
         self.tell_permissions();
+        self.take_grown()?;
         if inputs.is_empty() || inputs == self.subscribed {
             return Ok(());
         }

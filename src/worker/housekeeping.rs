@@ -1,6 +1,7 @@
 //! What the worker does once a second: lag, status, trimming; and what it tells of its health.
 
 use super::*;
+use crate::config;
 
 impl Worker {
     pub(super) fn keep_house(&mut self) -> Result<(), Stop> {
@@ -44,7 +45,7 @@ impl Worker {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition,
-                state: "active",
+                state: if scope.pace.held { "ahead" } else { "active" },
                 next_offset: Some(scope.committed_offset),
                 lag,
                 stream_time_ms: scope.window.stream_time_ms(),
@@ -160,7 +161,14 @@ impl Worker {
     pub(super) fn tell_recovery(&mut self) {
         let left = self.scopes.recovering().len();
         let active = self.scopes.active().count();
-        let condition = if left == 0 {
+        let condition = if let Some((waiting, one)) = self.incomplete().filter(|_| left == 0) {
+            Condition::NotReady(format!(
+                "scope: {}: {waiting} partitions wait for others that this worker has not been given, {one} among them",
+                self.config.scope.as_str()
+            ))
+        } else if left == 0 && active == 0 && self.config.scope == config::Scope::Topic {
+            Condition::Ready("standing by: another member reads".to_owned())
+        } else if left == 0 {
             Condition::Ready(format!("{active} partitions active"))
         } else {
             let sum = |gauge: fn(&PartitionMetrics) -> i64| -> i64 {

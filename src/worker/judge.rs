@@ -11,9 +11,7 @@ use crate::exit::Stop;
 use crate::identify::{Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
 use crate::sink::{Origin, Outgoing, Sink, Target};
-use crate::store::Damage;
-use crate::window::Verdict;
-use crate::worker::scope::{Rejection, Scope, Scopes};
+use crate::worker::scope::{First, Judgement, Rejection, Scope, Scopes, Tally};
 use crate::worker::sentinel;
 
 /// What a record passes through: borrowed for one record at a time.
@@ -56,14 +54,14 @@ impl Room<'_> {
         scope.touched = true;
         scope.tally.received += 1;
         self.open.records += 1;
-        scope
+        let counted = scope
             .window
             .observe(message.timestamp().to_millis(), wall_ms);
-        let fate =
-            fate(scope, offset, identity, self.config).map_err(|damage| Trouble::Damaged {
-                scope: place,
-                damage,
-            })?;
+        scope.pace.reached_ms = scope.pace.reached_ms.max(counted);
+        let fate = fate(self.scopes, place, offset, identity, self.config)?;
+        let Some(scope) = self.scopes.at(place) else {
+            return Ok(());
+        };
         let sent = send(
             message,
             place,
@@ -85,7 +83,7 @@ impl Room<'_> {
 /// What is done with a record.
 enum Fate {
     Forward,
-    Duplicate { first_offset: i64, age_ms: i64 },
+    Duplicate { first: First, age_ms: i64 },
     Reject(Rejection),
     Drop,
 }
@@ -108,52 +106,56 @@ fn forbid(scope: &Scope, offset: i64, identity: &Identity, config: &Config) -> R
 }
 
 fn fate(
-    scope: &mut Scope,
+    scopes: &mut Scopes,
+    place: usize,
     offset: i64,
     identity: Identity,
     config: &Config,
-) -> Result<Fate, Damage> {
-    let Scope {
-        window,
-        tally,
-        refused,
-        ..
-    } = scope;
-    if let Some(&rejection) = refused.get(&offset) {
+) -> Result<Fate, Trouble> {
+    let Some(scope) = scopes.at(place) else {
+        return Ok(Fate::Drop);
+    };
+    if let Some(&rejection) = scope.refused.get(&offset) {
         // It was let through once and refused: its id is not remembered, as it has not gone out.
-        tally.rejected_refused += 1;
+        scope.tally.rejected_refused += 1;
         return Ok(Fate::Reject(rejection));
     }
-    let reason = match identity {
-        Identity::Id(fingerprint) => match window.judge(fingerprint, offset)? {
-            Verdict::Forward => {
-                tally.forwarded += 1;
-                if sentinel::is_sampled(fingerprint) {
-                    tally.samples.push(fingerprint);
-                }
-                return Ok(Fate::Forward);
-            }
-            Verdict::Duplicate {
-                first_offset,
-                age_ms,
-                in_overlay,
-            } => {
-                if in_overlay {
-                    tally.duplicates_transaction += 1;
-                } else {
-                    tally.duplicates_window += 1;
-                }
-                tally.duplicate_ages_ms.push(age_ms);
-                return Ok(Fate::Duplicate {
-                    first_offset,
-                    age_ms,
-                });
-            }
-        },
-        Identity::Missing(reason) => reason,
+    let fingerprint = match identity {
+        Identity::Id(fingerprint) => fingerprint,
+        Identity::Missing(reason) => return Ok(fate_without_id(&mut scope.tally, reason, config)),
     };
+    let judgement = scopes.judge(place, fingerprint, offset);
+    let judgement = judgement.map_err(|(scope, damage)| Trouble::Damaged { scope, damage })?;
+    let Some(Scope { tally, .. }) = scopes.at(place) else {
+        return Ok(Fate::Drop);
+    };
+    Ok(match judgement {
+        Judgement::Forward => {
+            tally.forwarded += 1;
+            if sentinel::is_sampled(fingerprint) {
+                tally.samples.push(fingerprint);
+            }
+            Fate::Forward
+        }
+        Judgement::Duplicate {
+            first,
+            age_ms,
+            in_overlay,
+        } => {
+            if in_overlay {
+                tally.duplicates_transaction += 1;
+            } else {
+                tally.duplicates_window += 1;
+            }
+            tally.duplicate_ages_ms.push(age_ms);
+            Fate::Duplicate { first, age_ms }
+        }
+    })
+}
+
+fn fate_without_id(tally: &mut Tally, reason: MissingReason, config: &Config) -> Fate {
     tally.missing_id += 1;
-    Ok(match (config.id.missing, reason) {
+    match (config.id.missing, reason) {
         (Missing::Forward, _) => {
             tally.forwarded += 1;
             Fate::Forward
@@ -171,7 +173,7 @@ fn fate(
             tally.dropped += 1;
             Fate::Drop
         }
-    })
+    }
 }
 
 /// Produces the record where its fate says: unchanged (I1), at its own partition number (I3).
@@ -248,14 +250,10 @@ fn explained(
     add("dedup-source-topic", &scope.topic.name);
     add("dedup-source-partition", &scope.partition.to_string());
     add("dedup-source-offset", &offset.to_string());
-    if let Fate::Duplicate {
-        first_offset,
-        age_ms,
-    } = fate
-    {
-        add("dedup-first-topic", &scope.topic.name);
-        add("dedup-first-partition", &scope.partition.to_string());
-        add("dedup-first-offset", &first_offset.to_string());
+    if let Fate::Duplicate { first, age_ms } = fate {
+        add("dedup-first-topic", &first.topic.name);
+        add("dedup-first-partition", &first.partition.to_string());
+        add("dedup-first-offset", &first.offset.to_string());
         add("dedup-age-ms", &age_ms.to_string());
     }
     Some(headers)

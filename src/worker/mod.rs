@@ -13,6 +13,7 @@
 mod discovery;
 mod housekeeping;
 pub mod judge;
+mod kin;
 mod membership;
 mod partitions;
 mod pulse;
@@ -51,7 +52,7 @@ use crate::topics::{self, Admin, PrepareError};
 use crate::window::{Counts, SeenWindow};
 use membership::Standing;
 pub use pulse::Pulse;
-use scope::{Recovering, Scope, Scopes, Tally, Topic};
+use scope::{Pace, Recovering, Scope, Scopes, Tally, Topic};
 pub use sentinel::Sentinels;
 
 /// What the workers of a process share.
@@ -179,7 +180,7 @@ impl Worker {
             seed,
             topics: HashMap::new(),
             subscribed: Vec::new(),
-            scopes: Scopes::default(),
+            scopes: Scopes::new(config.scope),
             open: None,
             to_start: Vec::new(),
             awaiting: HashMap::new(),
@@ -243,6 +244,7 @@ impl Worker {
             }
             self.at("starting restored partitions");
             self.release_awaiting();
+            self.keep_pace();
             self.start_restored();
             self.pin_start_positions()?;
             self.at("polling and judging");
@@ -291,6 +293,7 @@ impl Worker {
         }
         let mut wait = self.poll_timeout();
         let wall_ms = wall_clock_ms();
+        let kin = self.has_kin();
         for _ in 0..RECORDS_PER_ROUND {
             let judged = {
                 let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
@@ -312,6 +315,13 @@ impl Worker {
                                 *number == message.partition() && topic == message.topic()
                             })
                         {
+                            continue;
+                        }
+                        let timestamp_ms = message.timestamp().to_millis();
+                        let window = self.config.window;
+                        if kin && !self.scopes.is_in_step(place, timestamp_ms, wall_ms, window) {
+                            drop(message);
+                            self.hold_back(place);
                             continue;
                         }
                         match self.identifier.identify(&message) {

@@ -6,8 +6,9 @@ impl Worker {
     pub(super) fn handle_rebalances(&mut self) -> Result<(), Stop> {
         while let Some(event) = self.source.as_ref().and_then(Source::next_rebalance) {
             match event {
-                Rebalance::Assigned(partitions) => self.assigned(&partitions)?,
+                Rebalance::Assigned(partitions) => self.assigned(partitions)?,
                 Rebalance::Revoked(partitions) => {
+                    let partitions = self.of_former_owner(partitions);
                     self.shared
                         .metrics
                         .rebalances
@@ -17,6 +18,7 @@ impl Worker {
                     self.forget(&partitions, "revoked");
                 }
                 Rebalance::Lost(partitions) => {
+                    let partitions = self.of_former_owner(partitions);
                     self.shared
                         .metrics
                         .rebalances
@@ -32,14 +34,25 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn assigned(&mut self, partitions: &[Partition]) -> Result<(), Stop> {
+    pub(super) fn assigned(&mut self, partitions: Vec<Partition>) -> Result<(), Stop> {
         self.shared
             .metrics
             .rebalances
             .with_label_values(&["assigned"])
             .inc();
-        tracing::info!(worker = self.index, partitions = %listed(partitions), "assigned");
         fail::fail_point!("assigned");
+        for (name, partition) in &partitions {
+            self.topic_with(name, *partition)?;
+        }
+        self.take(&self.of_owner(partitions))?;
+        // Last: the partitions hold the latch now.
+        self.stands(Standing::Member);
+        Ok(())
+    }
+
+    /// Begins with partitions that nobody else reads from now on.
+    pub(super) fn take(&mut self, partitions: &[Partition]) -> Result<(), Stop> {
+        tracing::info!(worker = self.index, partitions = %listed(partitions), "assigned");
         let Some(source) = &self.source else {
             return Ok(());
         };
@@ -53,9 +66,8 @@ impl Worker {
             let metrics = self.shared.metrics.partition(name, *partition);
             self.request_recovery(topic, *partition, metrics, None)?;
         }
+        self.hold_incomplete();
         self.tell_recovery();
-        // Last: the partitions hold the latch now.
-        self.stands(Standing::Member);
         Ok(())
     }
 
@@ -149,6 +161,7 @@ impl Worker {
         let Restored {
             window,
             input_offset,
+            input_end,
             committed,
             journal_next,
         } = restored;
@@ -170,6 +183,7 @@ impl Worker {
             suspects: std::collections::BTreeSet::new(),
             trimmed_to: 0,
             passed: None,
+            pace: Pace::new(input_offset, input_end),
         };
         scope.report_window();
         self.to_start.push((scope.partition_key(), input_offset));
@@ -181,21 +195,26 @@ impl Worker {
         if self.to_start.is_empty() || Instant::now() < self.resume_at {
             return;
         }
-        let Some(source) = &self.source else { return };
-        let pulse = self.shared.pulses.get(self.index);
-        let awaiting = &self.awaiting;
-        self.to_start.retain(|(partition, offset)| {
-            if awaiting.contains_key(partition) {
+        let whole = self.whole_families();
+        let mut waiting = std::mem::take(&mut self.to_start);
+        waiting.retain(|(partition, offset)| {
+            if self.awaiting.contains_key(partition) || !self.may_start(&whole, partition) {
                 return true;
             }
+            let Some(source) = &self.source else {
+                return true;
+            };
             let Err(error) = source.start(partition, *offset) else {
+                self.started(partition);
                 return false;
             };
+            let pulse = self.shared.pulses.get(self.index);
             // It may have waited for seconds, and there may be many.
             pulse.inspect(|pulse| pulse.beat("starting restored partitions"));
             tracing::debug!(topic = partition.0, partition = partition.1, %error, "cannot seek yet");
             true
         });
+        self.to_start = waiting;
     }
 
     /// Where a partition starts at its end, that place is committed before anything is judged:

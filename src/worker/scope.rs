@@ -1,4 +1,6 @@
-//! A scope: one input partition of this worker, its seen window, and how far it has been judged.
+//! A scope: one input partition of this worker, its seen window, and how far it has been judged. Where
+//! `scope:` is more than a partition, several of these are *kin*: each keeps what was let through in it,
+//! and all are asked.
 //!
 //! Nothing here touches Kafka. What belongs to the open transaction (the window's overlay,
 //! `next_offset`, the tally) is either kept by [`Scope::publish`] or dropped by [`Scope::discard`].
@@ -8,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::config;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::sink::Target;
 use crate::source::Partition;
-use crate::store::Anchor;
+use crate::store::{Anchor, Damage};
 use crate::topics::names::Names;
-use crate::window::{Counts, Fingerprint, SeenWindow};
+use crate::window::{Counts, Fingerprint, SeenWindow, Verdict};
 use crate::worker::sentinel::Sentinel;
 
 /// An input topic as this worker needs it.
@@ -116,12 +119,80 @@ pub struct Scope {
     /// A position beyond `next_offset`, with no record in between, and since when it has been there.
     pub passed: Option<(i64, Instant)>,
     pub metrics: PartitionMetrics,
+    pub pace: Pace,
+}
+
+/// What the windows say of a record with an id.
+pub enum Judgement {
+    Forward,
+    Duplicate {
+        first: First,
+        /// Stream time since the id was let through (or last renewed), in ms.
+        age_ms: i64,
+        /// The first record is in the transaction that is open now.
+        in_overlay: bool,
+    },
+}
+
+/// The position of the first record of an id.
+pub struct First {
+    pub topic: Arc<Topic>,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// How far a partition has come beside its kin, see [`super::kin`].
+#[derive(Debug)]
+pub struct Pace {
+    /// Where the input ended when the partition was restored: until there it catches up.
+    pub end: i64,
+    /// The largest timestamp of it that is known, as it counted; `None` before its first record.
+    pub reached_ms: Option<i64>,
+    /// The position at which it was seen last, and since when it has been there.
+    pub at: (i64, Instant),
+    /// Beyond this timestamp it is ahead of its kin, and waits.
+    pub bound_ms: i64,
+    /// It waits.
+    pub held: bool,
+}
+
+impl Pace {
+    /// Of a partition that was restored up to `next_offset`, of an input that ends at `end`.
+    pub fn new(next_offset: i64, end: i64) -> Self {
+        Self {
+            end,
+            reached_ms: None,
+            at: (next_offset, Instant::now()),
+            bound_ms: i64::MIN,
+            held: false,
+        }
+    }
 }
 
 impl Scope {
     /// The partition, by name and number.
     pub fn partition_key(&self) -> Partition {
         (self.topic.name.clone(), self.partition)
+    }
+
+    /// A verdict of its window, with the position that belongs to it.
+    fn judgement(&self, verdict: Verdict) -> Judgement {
+        match verdict {
+            Verdict::Forward => Judgement::Forward,
+            Verdict::Duplicate {
+                first_offset,
+                age_ms,
+                in_overlay,
+            } => Judgement::Duplicate {
+                first: First {
+                    topic: Arc::clone(&self.topic),
+                    partition: self.partition,
+                    offset: first_offset,
+                },
+                age_ms,
+                in_overlay,
+            },
+        }
     }
 
     /// The topic that such records of this scope go to; empty where none is configured.
@@ -206,6 +277,15 @@ impl Scope {
     }
 }
 
+/// The same for partitions that are kin, and for no others.
+pub fn kinship(scope: config::Scope, topic: &str, partition: i32) -> (&str, i32) {
+    match scope {
+        config::Scope::Partition => (topic, partition),
+        config::Scope::Copartition => ("", partition),
+        config::Scope::Topic => (topic, -1),
+    }
+}
+
 /// The scopes that may be judged, and the partitions still in recovery.
 #[derive(Default)]
 pub struct Scopes {
@@ -215,6 +295,12 @@ pub struct Scopes {
     by_topic: HashMap<String, Vec<Option<usize>>>,
     recovering: HashMap<Partition, Recovering>,
     last_epoch: u64,
+    /// What makes partitions kin.
+    kinship: config::Scope,
+    /// Places of active scopes that are kin; none where every partition is a scope of its own.
+    families: Vec<Vec<usize>>,
+    /// place → its family.
+    family_of: Vec<usize>,
 }
 
 /// A partition that is in recovery.
@@ -226,6 +312,95 @@ pub struct Recovering {
 }
 
 impl Scopes {
+    /// None yet.
+    pub fn new(kinship: config::Scope) -> Self {
+        Self {
+            kinship,
+            ..Self::default()
+        }
+    }
+
+    /// The verdict on a record of the scope at `place`, whose timestamp its window has taken in: an id
+    /// that is remembered by any of its kin is a duplicate. O(kin), each at the cost of
+    /// [`SeenWindow::judge`].
+    ///
+    /// # Errors
+    /// As [`SeenWindow::judge`], with the place of the window.
+    pub fn judge(
+        &mut self,
+        place: usize,
+        fingerprint: Fingerprint,
+        offset: i64,
+    ) -> Result<Judgement, (usize, Damage)> {
+        let Self {
+            slots,
+            families,
+            family_of,
+            ..
+        } = self;
+        let family = family_of.get(place).and_then(|it| families.get(*it));
+        let kin = family.map_or(&[][..], Vec::as_slice);
+        let windows = kin.iter().filter_map(|it| slots[*it].as_ref());
+        let now = windows.filter_map(|it| it.window.stream_time_ms()).max();
+        for &other in kin.iter().filter(|it| **it != place) {
+            let Some(scope) = &mut slots[other] else {
+                continue;
+            };
+            let recalled = scope.window.recall(fingerprint, now);
+            if let Some(duplicate) = recalled.map_err(|damage| (other, damage))? {
+                // It may have been renewed there.
+                scope.touched |= scope.window.is_dirty();
+                return Ok(scope.judgement(duplicate));
+            }
+        }
+        let Some(Some(scope)) = slots.get_mut(place) else {
+            return Ok(Judgement::Forward);
+        };
+        scope.window.advance(now);
+        let verdict = scope.window.judge(fingerprint, offset);
+        verdict
+            .map(|verdict| scope.judgement(verdict))
+            .map_err(|damage| (place, damage))
+    }
+
+    /// Families of active scopes that are kin, by their places; none where there is no kinship.
+    pub fn families(&self) -> &[Vec<usize>] {
+        &self.families
+    }
+
+    /// The family of an active scope; `None` where there is no kinship.
+    pub fn family_of(&self, place: usize) -> Option<usize> {
+        self.family_of.get(place).copied()
+    }
+
+    /// After a scope has come or gone. O(scopes).
+    fn regroup(&mut self) {
+        let Self {
+            slots,
+            families,
+            family_of,
+            ..
+        } = self;
+        families.clear();
+        family_of.clear();
+        if self.kinship == config::Scope::Partition {
+            return;
+        }
+        family_of.resize(slots.len(), usize::MAX);
+        let mut numbers = HashMap::new();
+        for (place, scope) in slots.iter().enumerate() {
+            let Some(scope) = scope else { continue };
+            let number = *numbers
+                .entry(kinship(self.kinship, &scope.topic.name, scope.partition))
+                .or_insert(families.len());
+            if number == families.len() {
+                families.push(Vec::new());
+            }
+            families[number].push(place);
+            family_of[place] = number;
+        }
+    }
+
     /// The place of the active scope of a partition. O(1).
     pub fn place(&self, topic: &str, partition: i32) -> Option<usize> {
         let places = self.by_topic.get(topic)?;
@@ -301,6 +476,7 @@ impl Scopes {
         } else {
             self.slots[place] = Some(scope);
         }
+        self.regroup();
     }
 
     /// Takes a partition away, active or in recovery; gives the scope if it was active.
@@ -311,15 +487,16 @@ impl Scopes {
         let place = self.place(&partition.0, partition.1)?;
         let places = self.by_topic.get_mut(&partition.0)?;
         *places.get_mut(usize::try_from(partition.1).ok()?)? = None;
-        self.slots.get_mut(place)?.take()
+        let removed = self.slots.get_mut(place)?.take();
+        self.regroup();
+        removed
     }
 
     /// Takes all active scopes away.
     pub fn take_active(&mut self) -> Vec<Scope> {
         self.by_topic.clear();
-        std::mem::take(&mut self.slots)
-            .into_iter()
-            .flatten()
-            .collect()
+        let slots = std::mem::take(&mut self.slots);
+        self.regroup();
+        slots.into_iter().flatten().collect()
     }
 }

@@ -220,6 +220,7 @@ impl Worker {
         self.to_start.retain(|(starting, _)| *starting != partition);
         self.awaiting.remove(&partition);
         self.pause(std::slice::from_ref(&partition));
+        self.hold_incomplete();
         if self.open.is_some() {
             self.shared.metrics.transaction_aborted("store-damage");
             self.abort_and_rewind()?;

@@ -13,9 +13,23 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// An id comes in one partition, always the same.
     pub fn start(kafka: &Kafka, topic: &str, partitions: i32, seed: u64) -> Self {
+        let topic = topic.to_owned();
+        let count = u64::try_from(partitions).expect("a count");
+        Self::placed(kafka, seed, move |_, id| {
+            (topic.clone(), i32::try_from(id % count).expect("small"))
+        })
+    }
+
+    /// An id comes where `place` says.
+    pub fn placed(
+        kafka: &Kafka,
+        seed: u64,
+        place: impl Fn(&mut Dice, u64) -> (String, i32) + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (kafka, topic, stopped) = (kafka.clone(), topic.to_owned(), Arc::clone(&stop));
+        let (kafka, stopped) = (kafka.clone(), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             // A busy machine is no reason for a record to be given up.
             let producer = kafka.producer(&[("message.timeout.ms", "300000")]);
@@ -29,8 +43,7 @@ impl Stream {
                     } else {
                         sent
                     };
-                    let partition = i32::try_from(id % u64::try_from(partitions).expect("a count"))
-                        .expect("small");
+                    let (topic, partition) = place(&mut dice, id);
                     let jitter = i64::try_from(dice.roll(2000)).expect("small");
                     send(
                         &producer,

@@ -9,6 +9,7 @@ mod life;
 mod modes;
 mod rebalance;
 mod refused;
+mod scopes;
 mod store;
 mod topics;
 

@@ -1,0 +1,224 @@
+//! Scopes of several partitions: an id is let through once in all of them, whoever reads them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::crash::rounds;
+use crate::kit::stream::Stream;
+use crate::kit::{Deployment, Dice, Instance, Rec, now_ms, unique, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const TRANSACTION: &str = "transaction: {interval: 30ms, timeout: 10s}\n";
+
+/// Of each id, how often it was let through. What is in a partition of the output is, in order, what a
+/// partition of an input has: of each id its first record there, and of each record at most one.
+fn let_through(it: &Deployment, inputs: &[&str], output: &str) -> BTreeMap<Vec<u8>, usize> {
+    let mut count = BTreeMap::<Vec<u8>, usize>::new();
+    for partition in 0..it.partitions {
+        let mut sources: Vec<Vec<Rec>> = inputs
+            .iter()
+            .map(|input| {
+                let records = it.kafka.read_partition(input, partition);
+                records.into_iter().map(|(_, record)| record).collect()
+            })
+            .collect();
+        for source in &mut sources {
+            for record in &*source {
+                count.entry(id_of(record)).or_default();
+            }
+            source.reverse();
+        }
+        for (offset, record) in it.kafka.read_partition(output, partition) {
+            // The one that has it next.
+            let skips = |source: &Vec<Rec>| source.iter().rev().position(|it| *it == record);
+            let nearest = sources.iter_mut().filter_map(|it| Some((skips(it)?, it)));
+            let Some((skipped, source)) = nearest.min_by_key(|(skips, _)| *skips) else {
+                panic!("{output}-{partition}@{offset} has {record:?}, and no input has it next");
+            };
+            source.truncate(source.len() - skipped - 1);
+            *count.get_mut(&id_of(&record)).expect("an id of the input") += 1;
+        }
+    }
+    count
+}
+
+fn id_of(record: &Rec) -> Vec<u8> {
+    record.header("message-id").expect("an id").to_vec()
+}
+
+fn assert_each(count: &BTreeMap<Vec<u8>, usize>, times: usize) {
+    let mut wrong = count.iter().filter(|(_, count)| **count != times);
+    if let Some((id, count)) = wrong.next() {
+        let id = String::from_utf8_lossy(id);
+        panic!("{id} was let through {count} times; so were {} others", wrong.count());
+    }
+}
+
+fn reads(instance: &Instance) -> usize {
+    let (_, text) = instance.get("/metrics").unwrap_or_default();
+    text.lines()
+        .filter(|line| line.starts_with("kafka_dedup_partition_active{") && line.ends_with(" 1"))
+        .count()
+}
+
+/// The one that reads, when it reads all; and the other.
+fn owner_first(partitions: usize, [a, b]: [Instance; 2]) -> [Instance; 2] {
+    let mut owner = None;
+    wait_for("one to read all", PATIENCE, || {
+        let counts = [reads(&a), reads(&b)];
+        owner = counts.iter().position(|it| *it == partitions);
+        owner.is_some() && counts.iter().sum::<usize>() == partitions
+    });
+    if owner == Some(0) { [a, b] } else { [b, a] }
+}
+
+#[test]
+fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
+    let mut it = Deployment::new("whole", 3, TRANSACTION);
+    it.extra += "scope: topic\nduplicates: {topic: \"{topic}_dups\"}\n";
+    let topic = it.input.clone();
+    let stream = Stream::placed(&it.kafka, 61, move |dice, _| {
+        (topic.clone(), i32::try_from(dice.roll(3)).expect("small"))
+    });
+    let steps = ["produced", "offsets-sent", "committed", "published", "restored"];
+    let mut dice = Dice(62);
+    let mut two = [it.start("a"), it.start("b")];
+    for round in 0..rounds(3) {
+        let [mut owner, standby] = owner_first(3, two);
+        std::thread::sleep(Duration::from_millis(300 + dice.roll(400)));
+        if round % 3 == 1 {
+            assert!(owner.terminate().success(), "{}", owner.log_tail());
+        } else {
+            owner.kill();
+        }
+        // Whoever comes now will be the owner next time, and may die at a step of its own then.
+        let step = steps[usize::try_from(dice.roll(5)).expect("small")];
+        let late = it.start_with(&format!("late{round}"), &[(step, "12*off->return")]);
+        two = [standby, late];
+        for instance in &mut two {
+            if instance.has_ended() {
+                *instance = it.start(&format!("after{round}"));
+            }
+        }
+    }
+    assert!(stream.finish() > 1000);
+    drop(two);
+    let owner = it.start("last");
+    it.wait_until_caught_up(PATIENCE);
+    let count = let_through(&it, &[&it.input], &it.output);
+    assert_each(&count, 1);
+
+    // What is nowhere twice has duplicates that are somewhere else.
+    let mut elsewhere = 0;
+    for partition in 0..3 {
+        for (_, record) in it.kafka.read_partition(&format!("{}_dups", it.input), partition) {
+            let first = record.header("dedup-first-partition").expect("a partition");
+            let offset = record.header("dedup-first-offset").expect("an offset");
+            let number = |text: &[u8]| -> i64 { String::from_utf8_lossy(text).parse().expect("a number") };
+            let first = i32::try_from(number(first)).expect("small");
+            elsewhere += usize::from(first != partition);
+            if elsewhere % 50 == 1 {
+                let records = it.kafka.read_partition(&it.input, first);
+                let found = records.iter().find(|(at, _)| *at == number(offset)).expect("a record");
+                assert_eq!(id_of(&found.1), id_of(&record));
+            }
+        }
+    }
+    assert!(elsewhere > 100, "{elsewhere} duplicates of another partition");
+
+    // Again all ids, where they have not been, for a process that has to read the journal.
+    drop(owner);
+    for partition in 0..3 {
+        let again = |id: &Vec<u8>| Rec::with_id(id, now_ms());
+        let records: Vec<Rec> = count.keys().map(again).collect();
+        it.kafka.produce(&it.input, partition, &records);
+    }
+    let mut anew = it.start("anew");
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it, &[&it.input], &it.output), 1);
+    assert!(anew.terminate().success());
+}
+
+/// Partitions of one topic that are read from their beginning, and hold stretches of time that differ in
+/// length and weight, are read side by side: else what is early in one would be late in another.
+#[test]
+fn partitions_catch_up_side_by_side() {
+    let mut it = Deployment::new("abreast", 3, TRANSACTION);
+    it.extra += "scope: topic\nwindow: {time: 1h}\n";
+    let day_ago = now_ms() - 86_400_000;
+    let at = |step: i64| day_ago + step * 20_000;
+    let steps = 3600;
+    // Each id comes in two partitions, and two hours later in the third.
+    let id = |step: i64| format!("id-{step}");
+    let light: Vec<Rec> = (0..steps).map(|n| Rec::with_id(id(n), at(n))).collect();
+    let heavy = light.iter().map(|record| Rec {
+        value: Some(vec![b'x'; 3000]),
+        ..record.clone()
+    });
+    let heavy: Vec<Rec> = heavy.collect();
+    let later: Vec<Rec> = (0..steps).map(|n| Rec::with_id(id(n), at(n + 360))).collect();
+    for (partition, records) in [&light, &heavy, &later].into_iter().enumerate() {
+        let partition = i32::try_from(partition).expect("small");
+        it.kafka.produce(&it.input, partition, records);
+    }
+    let mut instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it, &[&it.input], &it.output), 2);
+    assert!(instance.terminate().success());
+}
+
+/// Two producers of the same records, each into a topic of its own.
+#[test]
+fn topics_share_what_they_have_seen_by_partition_number() {
+    let mut it = Deployment::new("eu", 4, TRANSACTION);
+    let (eu, us, joined) = (it.input.clone(), unique("us"), unique("joined"));
+    it.kafka.create_topic(&us, 4, &[]);
+    it.output.clone_from(&joined);
+    it.extra += &format!("input: {{topics: [{eu}, {us}]}}\noutput: {{topic: {joined}}}\nscope: copartition\n");
+    let sides = [eu.clone(), us.clone()];
+    let stream = Stream::placed(&it.kafka, 63, move |dice, id| {
+        let side = usize::try_from(dice.roll(2)).expect("small");
+        (sides[side].clone(), i32::try_from(id % 4).expect("small"))
+    });
+    let mut one = it.start("one");
+    one.wait_until_ready();
+    let two = it.start("two");
+    let pairs = |instance: &Instance| reads(instance) == 4;
+    wait_for("both to read two pairs", PATIENCE, || pairs(&one) && pairs(&two));
+    std::thread::sleep(Duration::from_millis(500));
+    two.kill();
+    wait_for("one to read all", PATIENCE, || reads(&one) == 8);
+    let mut three = it.start("three");
+    wait_for("both to read two pairs", PATIENCE, || pairs(&one) && pairs(&three));
+    assert!(stream.finish() > 1000);
+    it.wait_until_caught_up(PATIENCE);
+    it.input.clone_from(&us);
+    it.wait_until_caught_up(PATIENCE);
+    let count = let_through(&it, &[&eu, &us], &joined);
+    assert_each(&count, 1);
+    assert!(one.terminate().success() && three.terminate().success());
+}
+
+/// The owner reads what its topic has got, whoever the group gives it to.
+#[test]
+fn an_owner_reads_the_partitions_that_its_topic_gets() {
+    let mut it = Deployment::new("grows", 1, TRANSACTION);
+    it.extra += "scope: topic\nwindow: {time: 1h, refresh: true}\n";
+    let ids: Vec<Rec> = (0..500).map(|n| Rec::with_id(format!("{n}"), now_ms())).collect();
+    it.kafka.produce(&it.input, 0, &ids);
+    let two = [it.start("one"), it.start("two")];
+    let two = owner_first(1, two);
+    it.wait_until_caught_up(PATIENCE);
+    it.kafka.add_partitions(&it.output, 3);
+    it.kafka.add_partitions(&it.input, 3);
+    it.partitions = 3;
+    for partition in 0..3 {
+        it.kafka.produce(&it.input, partition, &ids);
+    }
+    it.wait_until_caught_up(PATIENCE);
+    let [mut owner, mut standby] = owner_first(3, two);
+    assert_each(&let_through(&it, &[&it.input], &it.output), 1);
+    let (_, text) = standby.get("/readyz?verbose").expect("an answer");
+    assert!(text.contains("standing by"), "{text}");
+    assert!(standby.terminate().success() && owner.terminate().success());
+}
