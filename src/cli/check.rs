@@ -6,10 +6,11 @@ mod around;
 mod permissions;
 mod report;
 mod schemas;
+mod scope;
 
 use std::path::Path;
 
-use crate::config::{self, Config, TopicPattern};
+use crate::config::{self, Config, Scope, TopicPattern};
 use crate::exit::Stop;
 use crate::store::Store;
 use crate::topics::survey::{Survey, survey};
@@ -90,6 +91,7 @@ fn check_cluster(out: &mut Report, admin: &Admin, config: &Config) -> Result<(),
         }
     }
     schemas::report(out, config, &inputs)?;
+    scope::report_kin(out, config, &surveys);
     report_workers(out, config, &surveys);
     out.heading("permissions");
     for survey in &surveys {
@@ -130,15 +132,17 @@ fn report_patterns(
 }
 
 fn report_workers(out: &mut Report, config: &Config, surveys: &[Survey]) {
-    let partitions = surveys
-        .iter()
-        .map(|survey| i64::from(survey.input.partitions))
-        .sum::<i64>();
+    // A topic that is one scope is read by one worker.
+    let read_apart = |survey: &Survey| match config.scope {
+        Scope::Topic => 1,
+        _ => i64::from(survey.input.partitions),
+    };
+    let partitions = surveys.iter().map(read_apart).sum::<i64>();
     let workers = i64::try_from(config.workers).unwrap_or(i64::MAX);
     if !surveys.is_empty() && workers > partitions {
         out.heading("workers");
         out.warn(&format!(
-            "workers is {workers}, but all inputs together have {partitions} partitions: {} would \
+            "workers is {workers}, but of all inputs together only {partitions} can be at work: {} would \
              be idle",
             workers - partitions
         ));

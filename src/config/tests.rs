@@ -241,17 +241,32 @@ fn broken_yaml_has_a_line_and_a_repeated_key_hides_no_other_fault() {
 }
 
 #[test]
-fn scope_topic_is_known_but_not_in_this_version() {
-    one_fault(
-        "scope: topic",
-        &[],
-        &["c.yaml:4", "only scope: partition is available in this"],
-    );
+fn a_scope_of_several_partitions_has_its_own_assignor_and_counts_no_ids() {
+    assert_eq!(with("").scope, Scope::Partition);
+    for (word, scope) in Scope::ALL {
+        assert_eq!(with(&format!("scope: {word}")).scope, scope);
+    }
     one_fault(
         "scope: world",
         &[],
         &["found \"world\", expected partition"],
     );
+    one_fault(
+        "window: {time: 1h, ids: 10}\nscope: topic",
+        &[],
+        &["c.yaml:5: scope: found topic", "leave out window.ids"],
+    );
+    let assignor = |kind: &str, name: &str, scope: &str| {
+        let properties = format!("{kind}: {{partition.assignment.strategy: {name}}}");
+        let text = LEAST.replace("kafka: {", &format!("kafka: {{{properties}, "));
+        from_str(&format!("{text}scope: {scope}\n"), "c.yaml", &env(&[])).map_err(|it| it.to_string())
+    };
+    let refused = assignor("consumer_properties", "range", "topic").unwrap_err();
+    let expected = "found \"range\", and scope: topic needs cooperative-sticky: leave it out";
+    assert!(refused.contains(expected), "{refused}");
+    assert!(assignor("properties", "roundrobin", "copartition").is_err());
+    assert!(assignor("properties", "range", "copartition").is_ok());
+    assert!(assignor("properties", "range", "partition").is_ok());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use indicatif::HumanCount;
 
 use super::report::{Report, count};
+use super::scope;
 use crate::config::{Config, Mode, Start};
 use crate::topics::admin::Settings;
 use crate::topics::plan::{Decision, decide};
@@ -32,13 +33,7 @@ pub fn report(
         Mode::Mark => out.ok("mode mark: all records would go to the output, duplicates with headers that say so"),
         Mode::Observe => out.ok("mode observe: no record would be written; verdicts are counted, and ids remembered in the journal"),
     }
-    if input.partitions > 1 {
-        out.ok(&format!(
-            "scope partition: an id is looked for in its own partition. Where producers may send it to \
-             another one, it is not found: kafka-dedup scan {} counts such ids",
-            input.name
-        ));
-    }
+    scope::report(out, config, input);
     let committed = admin.committed(&input.name, input.partitions)?;
     report_offsets(out, config, survey, &marks, &committed);
     let input_settings = admin.settings(&input.name)?;
