@@ -497,6 +497,69 @@ fn partitions_that_meet_in_the_output_are_audited_together() {
     refused.says(&["can only be audited together"]);
 }
 
+/// Which of two partitions was read first is not known; what must hold whichever it was is held against
+/// what is there.
+#[test]
+fn partitions_that_share_what_they_have_seen_are_audited_together() {
+    let it = Deployment::new("kin", 3, "scope: topic\nwindow: {time: 2h}\n");
+    let start = now_ms() - 3_600_000;
+    let record = |n: i64| Rec::with_id(format!("id-{n}"), start + n * 1000);
+    let mut input = vec![Vec::new(); 3];
+    for n in 0..600 {
+        let at = usize::try_from(n).expect("small") % 3;
+        input[at].push(record(n));
+        if n % 4 == 0 {
+            // Byte by byte the same, in a partition that may be read first.
+            input[(at + 1) % 3].push(record(n));
+        }
+    }
+    for (partition, records) in (0..).zip(&input) {
+        it.kafka.produce(&it.input, partition, records);
+    }
+    judge_all(&it);
+    let honest: Vec<Vec<Rec>> = (0..3).map(|p| records(&it, &it.output, p)).collect();
+    let json = passes(&it, &[], &[]);
+    assert_eq!(count(&json, "received"), 750);
+    assert_eq!(
+        (count(&json, "forwarded"), count(&json, "duplicates")),
+        (600, 150)
+    );
+
+    let audited = |there: &[Vec<Rec>]| {
+        let topic = forged(&it, 3, there);
+        let env = [("KAFKA_DEDUP__OUTPUT__TOPIC", topic.as_str())];
+        verify(&it, &["--json", "--strict"], &env)
+    };
+    let mut there = honest.clone();
+    let lost = there[1].remove(100);
+    let verified = audited(&there);
+    assert_ne!(verified.status, 0);
+    assert_eq!(differences(&verified.json()), [1, 0, 0, 0]);
+    verified.says(&[std::str::from_utf8(lost.header("message-id").expect("an id")).expect("text")]);
+
+    let mut there = honest.clone();
+    let again = there[2][50].clone();
+    there[2].push(again);
+    let verified = audited(&there);
+    assert_ne!(verified.status, 0);
+    assert_eq!(differences(&verified.json()), [0, 1, 0, 0]);
+
+    let mut there = honest.clone();
+    there[0].swap(10, 90);
+    let verified = audited(&there);
+    assert_ne!(verified.status, 0);
+    // Not where it may be, and somewhere else.
+    assert!(differences(&verified.json())[1] > 0, "{}", verified.out);
+
+    // Every duplicate is let through: nothing that an input has not, and each id too often.
+    let verified = audited(&input);
+    assert_ne!(verified.status, 0);
+    assert_eq!(differences(&verified.json()), [0; 4]);
+    verified.says(&["150 records of the output have an id that was there before"]);
+    let refused = verify(&it, &["--partition", "1"], &[]);
+    assert_eq!(refused.status, 64);
+}
+
 #[test]
 fn aborted_input_is_not_received() {
     let it = Deployment::new("aborting", 1, "window: {time: 1h}\n");

@@ -376,8 +376,12 @@ fn scope(root: &Section<'_>, kafka: &Section<'_>, window: Window) -> Scope {
         root.fault("scope", &scope.place, sentence);
     }
     for section in ["properties", "consumer_properties"] {
-        let Some(map) = kafka.node(section) else { continue };
-        let Content::Map(entries) = &map.content else { continue };
+        let Some(map) = kafka.node(section) else {
+            continue;
+        };
+        let Content::Map(entries) = &map.content else {
+            continue;
+        };
         let properties = kafka.section_at(section, entries, map);
         if let Some(node) = properties.node(ASSIGNOR)
             && !matches!(&node.content, Content::Scalar { text, .. } if text == assignor)

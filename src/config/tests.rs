@@ -259,7 +259,8 @@ fn a_scope_of_several_partitions_has_its_own_assignor_and_counts_no_ids() {
     let assignor = |kind: &str, name: &str, scope: &str| {
         let properties = format!("{kind}: {{partition.assignment.strategy: {name}}}");
         let text = LEAST.replace("kafka: {", &format!("kafka: {{{properties}, "));
-        from_str(&format!("{text}scope: {scope}\n"), "c.yaml", &env(&[])).map_err(|it| it.to_string())
+        from_str(&format!("{text}scope: {scope}\n"), "c.yaml", &env(&[]))
+            .map_err(|it| it.to_string())
     };
     let refused = assignor("consumer_properties", "range", "topic").unwrap_err();
     let expected = "found \"range\", and scope: topic needs cooperative-sticky: leave it out";

@@ -8,12 +8,13 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::feeds::{Feeds, Part};
 use super::findings::{Difference, Findings, Kind, Place, Row};
 use super::judge::{First, Judge, Verdict};
+use super::kin::Kin;
 use super::matching::{Event, Expected, Found, Must, Strand};
 use super::plan::{Group, Input, Output};
 use super::progress::Progress;
 use super::record::{self, Aside, Body};
 use super::witness::Witness;
-use crate::config::{Config, Missing, Mode, PartitionBy};
+use crate::config::{self, Config, Missing, Mode, PartitionBy};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, deployment_seed};
@@ -218,7 +219,11 @@ impl Scope {
                 };
             }
         };
-        match self.judge.judge(id, offset) {
+        let verdict = match config.scope {
+            config::Scope::Partition => self.judge.judge(id, offset),
+            config::Scope::Copartition | config::Scope::Topic => Verdict::Unsure,
+        };
+        match verdict {
             Verdict::Forward => {
                 self.row.forwarded += counts;
                 [Some((output, expected(0, None, must))), None]
@@ -297,6 +302,8 @@ struct Audit {
     scopes: Vec<Scope>,
     there: Vec<There>,
     identifier: Identifier,
+    /// `None` where every partition is a scope of its own.
+    kin: Option<Kin>,
     ahead: usize,
     steps: u64,
 }
@@ -403,6 +410,8 @@ impl Audit {
                 deployment_seed(&config.kafka.group_id),
                 room.schemas,
             ),
+            kin: (config.scope != config::Scope::Partition)
+                .then(|| Kin::new(config.window.time_ms)),
             ahead,
             steps: 0,
         })
@@ -583,6 +592,9 @@ impl Audit {
         for there in &mut self.there {
             let events: Vec<Event> = there.strand.events().collect();
             for event in events {
+                if let (Some(kin), Role::Output) = (&mut self.kin, there.it.role) {
+                    note_kin(kin, &event, &self.scopes);
+                }
                 note(event, there, &mut self.scopes, room.findings);
             }
         }
@@ -602,10 +614,66 @@ impl Audit {
         }
     }
 
+    /// What was not found where it may be is a duplicate, if another record with its id is there.
+    fn conclude_kin(&mut self, kin: &Kin, findings: &mut Findings) {
+        let is_cut = |there: &There| there.it.cut.strand || there.it.compacted;
+        let cut = self.there.iter().any(is_cut);
+        let is_whole = |scope: &Scope| {
+            let input = &scope.input;
+            input.complete && !input.preloaded && !input.compacted
+        };
+        let whole = !cut && self.scopes.iter().all(is_whole);
+        let lost = kin.lost();
+        for (lane, scope) in self.scopes.iter_mut().enumerate() {
+            let of_lane = || lost.iter().filter(|(it, _)| *it == lane);
+            let ids = of_lane().count() as u64;
+            let nowhere = std::mem::take(&mut scope.row.unknown);
+            let has_topic = matches!(scope.duplicates, Some(Target::Strand(_)));
+            match (whole, has_topic) {
+                // It would be there.
+                (true, true) => scope.row.missing += nowhere.max(ids),
+                (true, false) => {
+                    scope.row.missing += ids;
+                    scope.row.duplicates += nowhere.saturating_sub(ids);
+                }
+                (false, _) => {
+                    scope.row.unknown = ids.min(nowhere);
+                    scope.row.duplicates += nowhere.saturating_sub(ids);
+                }
+            }
+            for (_, offset) in of_lane().filter(|_| whole) {
+                let input = Some(scope.at(*offset));
+                let output_topic = scope.input.names.output.clone().unwrap_or_default();
+                findings.describe(|| Difference {
+                    kind: Kind::Missing,
+                    role: Role::Output.name(),
+                    input,
+                    output: None,
+                    output_topic,
+                    parts: None,
+                    id: None,
+                });
+            }
+        }
+        let Some(Scope { input, .. }) = self.scopes.first().filter(|_| kin.near() > 0) else {
+            return;
+        };
+        findings.doubt(
+            &input.part.topic,
+            input.part.partition,
+            format!(
+                "{} records of the output have an id that was there before, in any of its partitions, by \
+                 less than 7/8 of the window. That is right where a record came late, and nothing else",
+                kin.near()
+            ),
+        );
+    }
+
     fn look_at_memory(&self, room: &Room<'_>) -> Result<(), Stop> {
         let seen = self.scopes.iter().map(|scope| scope.judge.memory_bytes());
         let refused = self.scopes.iter().map(|scope| scope.refused.len());
-        let bytes = seen.sum::<usize>() + refused.sum::<usize>() * REFUSAL_BYTES;
+        let kin = self.kin.as_ref().map_or(0, Kin::memory_bytes);
+        let bytes = seen.sum::<usize>() + refused.sum::<usize>() * REFUSAL_BYTES + kin;
         match bytes > room.memory_bytes {
             true => Err(too_little(room.memory_bytes)),
             false => Ok(()),
@@ -619,6 +687,9 @@ impl Audit {
         self.take_events(room);
         if room.config.mode == Mode::Mark {
             self.count_unmarked_unknowns();
+        }
+        if let Some(kin) = self.kin.take() {
+            self.conclude_kin(&kin, room.findings);
         }
         for there in &self.there {
             let Output { part, .. } = &there.it;
@@ -704,6 +775,25 @@ impl Scope {
     }
 }
 
+/// The same between partitions, of a record that may be in the output.
+fn note_kin(kin: &mut Kin, event: &Event, scopes: &[Scope]) {
+    match *event {
+        Event::Confirmed {
+            id: Some(id),
+            time_ms,
+            aside: false,
+            ..
+        } => kin.forwarded(id, time_ms),
+        Event::Absent {
+            lane,
+            offset,
+            id: Some(id),
+            aside: false,
+        } if scopes[lane].must(offset) == Must::Be => kin.absent(id, lane, offset),
+        _ => {}
+    }
+}
+
 /// Counts what happened, and describes it where it is a difference.
 fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Findings) {
     let Output {
@@ -734,6 +824,7 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
             offset,
             id,
             aside,
+            ..
         } => {
             let scope = &mut scopes[lane];
             let counts = u64::from(scope.must(offset) == Must::Be).min(scope.row.unknown);

@@ -63,6 +63,7 @@ pub enum Event {
     Confirmed {
         lane: usize,
         offset: i64,
+        time_ms: Option<i64>,
         id: Option<Fingerprint>,
         aside: bool,
     },
@@ -434,6 +435,7 @@ impl Strand {
             Must::MayBe | Must::Outside => self.events.push(Event::Confirmed {
                 lane,
                 offset: it.offset,
+                time_ms: it.body.timestamp_ms,
                 id: it.id,
                 aside: it.place != 0,
             }),

@@ -179,6 +179,7 @@ fn what_may_be_there_is_no_difference_either_way() {
     let confirmed = Event::Confirmed {
         lane: 0,
         offset: 1,
+        time_ms: Some(1001),
         id: Some(1),
         aside: false,
     };

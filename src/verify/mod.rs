@@ -12,6 +12,7 @@ mod audit;
 mod feeds;
 mod findings;
 mod judge;
+mod kin;
 mod matching;
 mod plan;
 mod progress;

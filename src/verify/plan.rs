@@ -16,7 +16,7 @@ use super::arguments::Bound;
 use super::feeds::{Feeds, Part};
 use super::matching::Cut;
 use super::progress::Progress;
-use crate::config::{Config, PartitionBy, Start, TopicTemplate};
+use crate::config::{Config, PartitionBy, Scope, Start, TopicTemplate};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::deployment_seed;
@@ -170,6 +170,17 @@ impl<'a> Survey<'a> {
             return Err(Stop::usage(
                 "--partition: partitions meet in the output (output.partition: key, or a topic that \
                  inputs share), and can only be audited together",
+            ));
+        }
+        let scope = self.order.config.scope;
+        if scope == Scope::Topic && self.order.partition.is_some() {
+            return Err(Stop::usage(
+                "--partition: with scope: topic, partitions can only be audited together",
+            ));
+        }
+        if scope == Scope::Copartition && self.order.topic.is_some() && all.len() > 1 {
+            return Err(Stop::usage(
+                "--topic: with scope: copartition, inputs can only be audited together",
             ));
         }
         let wanted = all
@@ -662,14 +673,17 @@ impl<'a> Survey<'a> {
     }
 
     fn grouped(&self, inputs: Vec<Input>, strands: Vec<Output>) -> Vec<Group> {
+        let kin = self.order.config.scope;
         let mut groups: BTreeMap<(String, i32), Group> = BTreeMap::new();
         let mut key_of = BTreeMap::new();
         for input in inputs {
-            let key = match (self.is_shared(), self.is_by_partition()) {
-                (true, _) => (String::new(), 0),
-                (false, false) => (input.part.topic.clone(), 0),
-                (false, true) => (input.part.topic.clone(), input.part.partition),
+            let part = &input.part;
+            let topic = match self.is_shared() || kin == Scope::Copartition {
+                true => String::new(),
+                false => part.topic.clone(),
             };
+            let apart = self.is_by_partition() && kin != Scope::Topic;
+            let key = (topic, if apart { part.partition } else { 0 });
             let names = [
                 input.names.output.as_ref(),
                 input.names.duplicates.as_ref(),

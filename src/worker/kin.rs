@@ -91,7 +91,9 @@ impl Worker {
         }
         for (_, scope) in self.scopes.active() {
             let pace = &mut scope.pace;
-            let is_ahead = pace.reached_ms.is_some_and(|reached| reached > pace.bound_ms);
+            let is_ahead = pace
+                .reached_ms
+                .is_some_and(|reached| reached > pace.bound_ms);
             let was_held = std::mem::replace(&mut pace.held, is_ahead);
             if is_ahead && !was_held {
                 ahead.push((scope.partition_key(), scope.next_offset));
@@ -139,7 +141,9 @@ impl Worker {
                 .map_or(0, |topic| usize::try_from(topic.partitions).unwrap_or(0)),
             _ => self.subscribed.len(),
         };
-        let whole = counts.iter().filter(|(key, count)| expected(key) == **count);
+        let whole = counts
+            .iter()
+            .filter(|(key, count)| expected(key) == **count);
         Whole(whole.map(|(key, _)| key.clone()).collect())
     }
 
@@ -200,7 +204,8 @@ impl Scopes {
         if let Some(family) = self.family_of(place) {
             self.set_bounds(family, window);
         }
-        self.at(place).is_none_or(|scope| timestamp_ms <= scope.pace.bound_ms)
+        self.at(place)
+            .is_none_or(|scope| timestamp_ms <= scope.pace.bound_ms)
     }
 
     /// Up to which timestamp the members of a family may be judged. O(kin).
@@ -209,7 +214,10 @@ impl Scopes {
         let places = self.families()[family].clone();
         let mut slowest = i64::MAX;
         for &place in &places {
-            let Some(Scope { pace, next_offset, .. }) = self.at(place) else {
+            let Some(Scope {
+                pace, next_offset, ..
+            }) = self.at(place)
+            else {
                 continue;
             };
             if pace.at.0 != *next_offset {

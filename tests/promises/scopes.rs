@@ -50,7 +50,10 @@ fn assert_each(count: &BTreeMap<Vec<u8>, usize>, times: usize) {
     let mut wrong = count.iter().filter(|(_, count)| **count != times);
     if let Some((id, count)) = wrong.next() {
         let id = String::from_utf8_lossy(id);
-        panic!("{id} was let through {count} times; so were {} others", wrong.count());
+        panic!(
+            "{id} was let through {count} times; so were {} others",
+            wrong.count()
+        );
     }
 }
 
@@ -80,7 +83,13 @@ fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
     let stream = Stream::placed(&it.kafka, 61, move |dice, _| {
         (topic.clone(), i32::try_from(dice.roll(3)).expect("small"))
     });
-    let steps = ["produced", "offsets-sent", "committed", "published", "restored"];
+    let steps = [
+        "produced",
+        "offsets-sent",
+        "committed",
+        "published",
+        "restored",
+    ];
     let mut dice = Dice(62);
     let mut two = [it.start("a"), it.start("b")];
     for round in 0..rounds(3) {
@@ -111,20 +120,30 @@ fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
     // What is nowhere twice has duplicates that are somewhere else.
     let mut elsewhere = 0;
     for partition in 0..3 {
-        for (_, record) in it.kafka.read_partition(&format!("{}_dups", it.input), partition) {
+        for (_, record) in it
+            .kafka
+            .read_partition(&format!("{}_dups", it.input), partition)
+        {
             let first = record.header("dedup-first-partition").expect("a partition");
             let offset = record.header("dedup-first-offset").expect("an offset");
-            let number = |text: &[u8]| -> i64 { String::from_utf8_lossy(text).parse().expect("a number") };
+            let number =
+                |text: &[u8]| -> i64 { String::from_utf8_lossy(text).parse().expect("a number") };
             let first = i32::try_from(number(first)).expect("small");
             elsewhere += usize::from(first != partition);
             if elsewhere % 50 == 1 {
                 let records = it.kafka.read_partition(&it.input, first);
-                let found = records.iter().find(|(at, _)| *at == number(offset)).expect("a record");
+                let found = records
+                    .iter()
+                    .find(|(at, _)| *at == number(offset))
+                    .expect("a record");
                 assert_eq!(id_of(&found.1), id_of(&record));
             }
         }
     }
-    assert!(elsewhere > 100, "{elsewhere} duplicates of another partition");
+    assert!(
+        elsewhere > 100,
+        "{elsewhere} duplicates of another partition"
+    );
 
     // Again all ids, where they have not been, for a process that has to read the journal.
     drop(owner);
@@ -156,7 +175,9 @@ fn partitions_catch_up_side_by_side() {
         ..record.clone()
     });
     let heavy: Vec<Rec> = heavy.collect();
-    let later: Vec<Rec> = (0..steps).map(|n| Rec::with_id(id(n), at(n + 360))).collect();
+    let later: Vec<Rec> = (0..steps)
+        .map(|n| Rec::with_id(id(n), at(n + 360)))
+        .collect();
     for (partition, records) in [&light, &heavy, &later].into_iter().enumerate() {
         let partition = i32::try_from(partition).expect("small");
         it.kafka.produce(&it.input, partition, records);
@@ -174,7 +195,9 @@ fn topics_share_what_they_have_seen_by_partition_number() {
     let (eu, us, joined) = (it.input.clone(), unique("us"), unique("joined"));
     it.kafka.create_topic(&us, 4, &[]);
     it.output.clone_from(&joined);
-    it.extra += &format!("input: {{topics: [{eu}, {us}]}}\noutput: {{topic: {joined}}}\nscope: copartition\n");
+    it.extra += &format!(
+        "input: {{topics: [{eu}, {us}]}}\noutput: {{topic: {joined}}}\nscope: copartition\n"
+    );
     let sides = [eu.clone(), us.clone()];
     let stream = Stream::placed(&it.kafka, 63, move |dice, id| {
         let side = usize::try_from(dice.roll(2)).expect("small");
@@ -184,12 +207,16 @@ fn topics_share_what_they_have_seen_by_partition_number() {
     one.wait_until_ready();
     let two = it.start("two");
     let pairs = |instance: &Instance| reads(instance) == 4;
-    wait_for("both to read two pairs", PATIENCE, || pairs(&one) && pairs(&two));
+    wait_for("both to read two pairs", PATIENCE, || {
+        pairs(&one) && pairs(&two)
+    });
     std::thread::sleep(Duration::from_millis(500));
     two.kill();
     wait_for("one to read all", PATIENCE, || reads(&one) == 8);
     let mut three = it.start("three");
-    wait_for("both to read two pairs", PATIENCE, || pairs(&one) && pairs(&three));
+    wait_for("both to read two pairs", PATIENCE, || {
+        pairs(&one) && pairs(&three)
+    });
     assert!(stream.finish() > 1000);
     it.wait_until_caught_up(PATIENCE);
     it.input.clone_from(&us);
@@ -204,7 +231,9 @@ fn topics_share_what_they_have_seen_by_partition_number() {
 fn an_owner_reads_the_partitions_that_its_topic_gets() {
     let mut it = Deployment::new("grows", 1, TRANSACTION);
     it.extra += "scope: topic\nwindow: {time: 1h, refresh: true}\n";
-    let ids: Vec<Rec> = (0..500).map(|n| Rec::with_id(format!("{n}"), now_ms())).collect();
+    let ids: Vec<Rec> = (0..500)
+        .map(|n| Rec::with_id(format!("{n}"), now_ms()))
+        .collect();
     it.kafka.produce(&it.input, 0, &ids);
     let two = [it.start("one"), it.start("two")];
     let two = owner_first(1, two);

@@ -48,9 +48,13 @@ pub fn report_kin(out: &mut Report, config: &Config, surveys: &[Survey]) {
     let sizes = || inputs.iter().map(|input| input.partitions);
     out.heading("scope");
     if sizes().min() != sizes().max() {
-        let each = inputs
-            .iter()
-            .map(|input| format!("{} has {}", input.name, count(input.partitions, "partition")));
+        let each = inputs.iter().map(|input| {
+            format!(
+                "{} has {}",
+                input.name,
+                count(input.partitions, "partition")
+            )
+        });
         out.fail(&format!(
             "scope: copartition joins the partitions of one number, and the inputs have not as many: {}. \
              Those without a counterpart would not be read. Grow the smaller ones (kafka-topics --alter \
