@@ -121,6 +121,9 @@ impl Sealed {
     /// # Errors
     /// The chunk cannot be read or is not what was written.
     pub fn get(&self, fingerprint: Fingerprint) -> Result<Option<Entry>, Damage> {
+        fail::fail_point!("chunk-unreadable", self.dir().is_some(), |_| Err(
+            self.damage("a failpoint does not read it".to_owned())
+        ));
         let index = chunk_of(fingerprint, self.record.chunks);
         self.with_chunk(index, |chunk| chunk.get(fingerprint))
     }

@@ -57,6 +57,15 @@ fn assert_each(count: &BTreeMap<Vec<u8>, usize>, times: usize) {
     }
 }
 
+/// Records whose ids come in any of three partitions.
+fn crossing(it: &Deployment, seed: u64) -> Stream {
+    let topic = it.input.clone();
+    Stream::placed(&it.kafka, seed, move |dice, _| {
+        (topic.clone(), i32::try_from(dice.roll(3)).expect("small"))
+    })
+}
+
+/// Partitions that it reads.
 fn reads(instance: &Instance) -> usize {
     let (_, text) = instance.get("/metrics").unwrap_or_default();
     text.lines()
@@ -79,10 +88,7 @@ fn owner_first(partitions: usize, [a, b]: [Instance; 2]) -> [Instance; 2] {
 fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
     let mut it = Deployment::new("whole", 3, TRANSACTION);
     it.extra += "scope: topic\nduplicates: {topic: \"{topic}_dups\"}\n";
-    let topic = it.input.clone();
-    let stream = Stream::placed(&it.kafka, 61, move |dice, _| {
-        (topic.clone(), i32::try_from(dice.roll(3)).expect("small"))
-    });
+    let stream = crossing(&it, 61);
     let steps = [
         "produced",
         "offsets-sent",
@@ -156,6 +162,53 @@ fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
     it.wait_until_caught_up(PATIENCE);
     assert_each(&let_through(&it, &[&it.input], &it.output), 1);
     assert!(anew.terminate().success());
+}
+
+/// What one partition remembers goes bad under a running service: its kin waits until it is rebuilt, as
+/// without it their duplicates would not be seen.
+#[test]
+fn kin_waits_while_a_seen_set_is_rebuilt() {
+    let mut it = Deployment::new("patient", 3, TRANSACTION);
+    it.extra += "scope: topic\n";
+    let stream = crossing(&it, 64);
+    let points = [(
+        "chunk-unreadable",
+        "100*off->1*return->300*off->1*return->300*off->1*return->off",
+    )];
+    let mut instance = it.start_with("one", &points);
+    wait_for("three slices to go bad", PATIENCE, || {
+        instance.try_metric("kafka_dedup_store_set_aside_total") == Some(3.0)
+    });
+    assert!(stream.finish() > 1000);
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it, &[&it.input], &it.output), 1);
+    assert!(instance.terminate().success());
+}
+
+/// A process that stood still is not the owner any more, though it has not heard of it.
+#[test]
+fn an_owner_that_was_frozen_commits_nothing_more() {
+    let mut it = Deployment::new("zombie", 3, TRANSACTION);
+    it.extra += "scope: topic\n";
+    let stream = crossing(&it, 65);
+    let mut two = [it.start("a"), it.start("b")];
+    for round in 0..rounds(2) {
+        let [frozen, standby] = owner_first(3, two);
+        frozen.freeze();
+        wait_for("the other to read all", PATIENCE, || reads(&standby) == 3);
+        std::thread::sleep(Duration::from_millis(500));
+        frozen.thaw();
+        std::thread::sleep(Duration::from_millis(1000));
+        two = [frozen, standby];
+        for instance in &mut two {
+            if instance.has_ended() {
+                *instance = it.start(&format!("after{round}"));
+            }
+        }
+    }
+    assert!(stream.finish() > 1000);
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it, &[&it.input], &it.output), 1);
 }
 
 /// Partitions of one topic that are read from their beginning, and hold stretches of time that differ in
