@@ -22,6 +22,7 @@ mod clock;
 mod disk;
 mod document;
 mod kills;
+mod kin;
 mod members;
 mod network;
 mod proxy;
@@ -109,6 +110,12 @@ const FAULTS: &[Fault] = &[
         what: "TLS and SCRAM with the least ACLs: each permission taken away and given back, alone and with others; the password changed; the certificate expired, or of another host; while it runs and at its start",
         rounds: (5, 20),
         inject: access::taken_away,
+    },
+    Fault {
+        name: "kin",
+        what: "scope: topic and copartition, two instances: kill -9 at random and at a step, SIGTERM, SIGSTOP past the session, the store spoiled, a slice that cannot be read",
+        rounds: (12, 120),
+        inject: kin::disturbed,
     },
     Fault {
         name: "clock",

@@ -6,6 +6,7 @@
 //! - [`hostile`]: a producer of everything that an input may hold, in any order.
 //! - [`audit`]: compares all outputs with what the model makes of the input, as both grow.
 //! - [`expected`]: what the reference model lets through of an input read back.
+//! - [`kin`]: what must hold where partitions share what they have seen.
 //! - [`stream`]: producers that send on, with repeats.
 
 #![allow(
@@ -18,6 +19,7 @@ pub mod audit;
 pub mod expected;
 pub mod hostile;
 pub mod kafka;
+pub mod kin;
 #[path = "../model/mod.rs"]
 pub mod model;
 pub mod service;

@@ -154,16 +154,21 @@ impl Deployment {
 
     /// Waits until the group has committed all that the input holds now.
     pub fn wait_until_caught_up(&self, patience: Duration) {
+        self.wait_until_read(&self.input, patience);
+    }
+
+    /// The same of one of several inputs.
+    pub fn wait_until_read(&self, input: &str, patience: Duration) {
         for partition in 0..self.partitions {
-            let Some((last, _)) = self.kafka.read_partition(&self.input, partition).pop() else {
+            let Some((last, _)) = self.kafka.read_partition(input, partition).pop() else {
                 continue;
             };
             wait_for(
-                &format!("{}-{partition} to be read to {last}", self.input),
+                &format!("{input}-{partition} to be read to {last}"),
                 patience,
                 || {
                     self.kafka
-                        .committed(&self.group, &self.input, partition)
+                        .committed(&self.group, input, partition)
                         .is_some_and(|offset| offset > last)
                 },
             );

@@ -1,88 +1,14 @@
 //! Scopes of several partitions: an id is let through once in all of them, whoever reads them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::crash::rounds;
+use crate::kit::kin::{assert_duplicates, assert_each, crossing, let_through, owner_first, reads};
 use crate::kit::stream::Stream;
 use crate::kit::{Deployment, Dice, Instance, Rec, now_ms, unique, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TRANSACTION: &str = "transaction: {interval: 30ms, timeout: 10s}\n";
-
-/// Of each id, how often it was let through. What is in a partition of the output is, in order, what a
-/// partition of an input has: of each id its first record there, and of each record at most one.
-fn let_through(it: &Deployment, inputs: &[&str], output: &str) -> BTreeMap<Vec<u8>, usize> {
-    let mut count = BTreeMap::<Vec<u8>, usize>::new();
-    for partition in 0..it.partitions {
-        let mut sources: Vec<Vec<Rec>> = inputs
-            .iter()
-            .map(|input| {
-                let records = it.kafka.read_partition(input, partition);
-                records.into_iter().map(|(_, record)| record).collect()
-            })
-            .collect();
-        for source in &mut sources {
-            for record in &*source {
-                count.entry(id_of(record)).or_default();
-            }
-            source.reverse();
-        }
-        for (offset, record) in it.kafka.read_partition(output, partition) {
-            // The one that has it next.
-            let skips = |source: &Vec<Rec>| source.iter().rev().position(|it| *it == record);
-            let nearest = sources.iter_mut().filter_map(|it| Some((skips(it)?, it)));
-            let Some((skipped, source)) = nearest.min_by_key(|(skips, _)| *skips) else {
-                panic!("{output}-{partition}@{offset} has {record:?}, and no input has it next");
-            };
-            source.truncate(source.len() - skipped - 1);
-            *count.get_mut(&id_of(&record)).expect("an id of the input") += 1;
-        }
-    }
-    count
-}
-
-fn id_of(record: &Rec) -> Vec<u8> {
-    record.header("message-id").expect("an id").to_vec()
-}
-
-fn assert_each(count: &BTreeMap<Vec<u8>, usize>, times: usize) {
-    let mut wrong = count.iter().filter(|(_, count)| **count != times);
-    if let Some((id, count)) = wrong.next() {
-        let id = String::from_utf8_lossy(id);
-        panic!(
-            "{id} was let through {count} times; so were {} others",
-            wrong.count()
-        );
-    }
-}
-
-/// Records whose ids come in any of three partitions.
-fn crossing(it: &Deployment, seed: u64) -> Stream {
-    let topic = it.input.clone();
-    Stream::placed(&it.kafka, seed, move |dice, _| {
-        (topic.clone(), i32::try_from(dice.roll(3)).expect("small"))
-    })
-}
-
-/// Partitions that it reads.
-fn reads(instance: &Instance) -> usize {
-    let (_, text) = instance.get("/metrics").unwrap_or_default();
-    text.lines()
-        .filter(|line| line.starts_with("kafka_dedup_partition_active{") && line.ends_with(" 1"))
-        .count()
-}
-
-/// The one that reads, when it reads all; and the other.
-fn owner_first(partitions: usize, [a, b]: [Instance; 2]) -> [Instance; 2] {
-    let mut owner = None;
-    wait_for("one to read all", PATIENCE, || {
-        let counts = [reads(&a), reads(&b)];
-        owner = counts.iter().position(|it| *it == partitions);
-        owner.is_some() && counts.iter().sum::<usize>() == partitions
-    });
-    if owner == Some(0) { [a, b] } else { [b, a] }
-}
 
 #[test]
 fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
@@ -123,33 +49,8 @@ fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
     let count = let_through(&it, &[&it.input], &it.output);
     assert_each(&count, 1);
 
-    // What is nowhere twice has duplicates that are somewhere else.
-    let mut elsewhere = 0;
-    for partition in 0..3 {
-        for (_, record) in it
-            .kafka
-            .read_partition(&format!("{}_dups", it.input), partition)
-        {
-            let first = record.header("dedup-first-partition").expect("a partition");
-            let offset = record.header("dedup-first-offset").expect("an offset");
-            let number =
-                |text: &[u8]| -> i64 { String::from_utf8_lossy(text).parse().expect("a number") };
-            let first = i32::try_from(number(first)).expect("small");
-            elsewhere += usize::from(first != partition);
-            if elsewhere % 50 == 1 {
-                let records = it.kafka.read_partition(&it.input, first);
-                let found = records
-                    .iter()
-                    .find(|(at, _)| *at == number(offset))
-                    .expect("a record");
-                assert_eq!(id_of(&found.1), id_of(&record));
-            }
-        }
-    }
-    assert!(
-        elsewhere > 100,
-        "{elsewhere} duplicates of another partition"
-    );
+    let elsewhere = assert_duplicates(&it, &[&it.input], &it.output);
+    assert!(elsewhere > 100, "{elsewhere} of another partition");
 
     // Again all ids, where they have not been, for a process that has to read the journal.
     drop(owner);
@@ -271,9 +172,8 @@ fn topics_share_what_they_have_seen_by_partition_number() {
         pairs(&one) && pairs(&three)
     });
     assert!(stream.finish() > 1000);
-    it.wait_until_caught_up(PATIENCE);
-    it.input.clone_from(&us);
-    it.wait_until_caught_up(PATIENCE);
+    it.wait_until_read(&eu, PATIENCE);
+    it.wait_until_read(&us, PATIENCE);
     let count = let_through(&it, &[&eu, &us], &joined);
     assert_each(&count, 1);
     assert!(one.terminate().success() && three.terminate().success());
