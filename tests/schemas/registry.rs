@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kafka_dedup::demo::ports::free_ports;
+use kafka_dedup::demo::process;
 use serde_json::{Value, json};
 
 use crate::kit::wait_for;
@@ -89,7 +90,7 @@ impl Registry {
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a log file"))
             .stdout(log);
-        self.child = Some(command.spawn().expect("the registry starts"));
+        self.child = Some(process::spawn(command).expect("the registry starts"));
     }
 
     /// As `kill -9` does.
