@@ -94,6 +94,10 @@ pub struct TopicMetrics {
     pub rejected_unparsable: IntCounter,
     /// Rejected because the output topic refuses the record.
     pub rejected_refused: IntCounter,
+    /// Rejected because the id is remembered with another payload and `id.conflicts` says reject.
+    pub rejected_conflict: IntCounter,
+    /// Records with an id that is remembered with another payload, whatever became of them.
+    pub conflicts: IntCounter,
     /// Dropped because the id is missing and `id.missing` says drop.
     pub dropped: IntCounter,
     /// Records without an id, whatever became of them; they are also in one of the counters above.
@@ -149,6 +153,7 @@ struct TopicFamilies {
     rejected: IntCounterVec,
     dropped: IntCounterVec,
     missing_id: IntCounterVec,
+    conflicts: IntCounterVec,
     duplicate_age: HistogramVec,
     sentinel_samples: IntCounterVec,
     sentinel_crossings: IntCounterVec,
@@ -411,7 +416,7 @@ impl TopicFamilies {
             ),
             rejected: by_reason(
                 "kafka_dedup_records_rejected_total",
-                "Records rejected, by reason: missing_id, unparsable, refused (by the output topic).",
+                "Records rejected, by reason: missing_id, unparsable, refused (by the output topic), conflict.",
             ),
             dropped: by_topic(
                 "kafka_dedup_records_dropped_total",
@@ -421,6 +426,12 @@ impl TopicFamilies {
                 r,
                 "kafka_dedup_records_missing_id_total",
                 "Records without an id, whatever became of them; each is also counted as forwarded, rejected or dropped.",
+                &["topic"],
+            ),
+            conflicts: counters(
+                r,
+                "kafka_dedup_records_conflicting_total",
+                "Records whose id was let through with another payload, whatever became of them; 0 with id.conflicts: ignore. Each is also counted as forwarded, duplicate or rejected.",
                 &["topic"],
             ),
             duplicate_age: histograms(
@@ -474,6 +485,8 @@ impl TopicFamilies {
             rejected_missing_id: rejected("missing_id"),
             rejected_unparsable: rejected("unparsable"),
             rejected_refused: rejected("refused"),
+            rejected_conflict: rejected("conflict"),
+            conflicts: self.conflicts.with_label_values(&[topic]),
             dropped: self.dropped.with_label_values(&[topic]),
             missing_id: self.missing_id.with_label_values(&[topic]),
             duplicate_age_seconds: self.duplicate_age.with_label_values(&[topic]),

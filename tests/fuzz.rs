@@ -116,6 +116,10 @@ fn runs_of_the_journal() {
             fingerprints: (0..ids).map(|id| (id as u128) << 90 | 5).collect(),
             times_ms: (0..ids).map(|id| 1_700_000_000_000 + id / 3).collect(),
             offsets: (10..10 + ids).collect(),
+            payloads: match ids {
+                100 => (0..100).collect(),
+                _ => Vec::new(),
+            },
             terms: (ids % 2 == 0).then(|| kafka_dedup::journal::Terms {
                 time_ms: Some(3_600_000),
                 ids: None,
@@ -143,6 +147,7 @@ fn chunks_and_seals_of_the_store() {
                     time_ms: 1_700_000_000_000 + n as i64,
                     offset: n as i64 * 3,
                     ordinal: n,
+                    payload: if ids == 40 { n + 1 } else { 0 },
                 };
                 ((u128::from(n) << 100) | 9, entry)
             })

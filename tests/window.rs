@@ -267,6 +267,7 @@ impl Bench {
                 first_offset,
                 age_ms: i64::try_from(age_ms).unwrap_or(i64::MAX),
                 in_overlay: self.forwarded.contains(&first_offset),
+                conflicts: false,
             },
             Judged::NoId => unreachable!("the record has an id"),
         };

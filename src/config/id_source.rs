@@ -134,7 +134,7 @@ fn header(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn pointer(text: &str) -> Result<String, String> {
+pub(super) fn pointer(text: &str) -> Result<String, String> {
     // RFC 6901: in a pointer ~ is only written as ~0, and / within a name as ~1.
     let escapes = text
         .split('~')

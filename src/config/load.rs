@@ -14,9 +14,11 @@ use super::Output;
 use super::fault::{Fault, Faults, Place};
 use super::topic_names;
 use super::tree::{At, Content, Filling, Section, note_unknown_keys};
-use super::{Changed, Config, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode};
+use super::{
+    Changed, Config, Conflicts, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode,
+};
 use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
-use super::{id_source, interpolate, overlay, properties, schemas, value, yaml};
+use super::{id_source, interpolate, overlay, payload, properties, schemas, value, yaml};
 use crate::window::Sizing;
 
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
@@ -151,6 +153,8 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
             ("forget", Changed::Forget),
         ],
     );
+    let conflicts = payload::conflicts(&id);
+    let payload = payload::read(&id);
     let output = root.section("output");
     let partition = output.choice(
         "partition",
@@ -171,6 +175,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     properties::check_delivery_timeouts(&kafka_section, &transaction.1);
     let workers = root.read("workers", 1, |text| value::count_within(text, 1, 64));
     let scope = scope(root, &kafka_section, window.value);
+    check_conflicts(&id, &conflicts, scope, rejected.is_some());
     let http = http(&root.section("http"));
     let log = log(&root.section("log"));
     Some(Config {
@@ -188,6 +193,8 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
             from: from?,
             missing: missing.value,
             changed: changed.value,
+            conflicts: conflicts.value,
+            payload,
         },
         schemas,
         window: window.value,
@@ -394,6 +401,23 @@ fn scope(root: &Section<'_>, kafka: &Section<'_>, window: Window) -> Scope {
         }
     }
     scope.value
+}
+
+/// What the policies for conflicts do not go with.
+fn check_conflicts(id: &Section<'_>, conflicts: &At<Conflicts>, scope: Scope, rejected: bool) {
+    if conflicts.value == Conflicts::Reject && !rejected {
+        let sentence = "found reject, and rejected.topic is not set: such records would be gone; set \
+                        it, or choose count or forward";
+        id.fault("conflicts", &conflicts.place, sentence);
+    }
+    if conflicts.value == Conflicts::Forward && scope != Scope::Partition {
+        let sentence = format!(
+            "found forward, and scope: {}: which of several payloads is the last one, is known within a \
+             partition; choose count or reject",
+            scope.as_str()
+        );
+        id.fault("conflicts", &conflicts.place, sentence);
+    }
 }
 
 /// Marked duplicates go to the output, so a topic of their own would stay empty.

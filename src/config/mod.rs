@@ -9,6 +9,7 @@ mod interpolate;
 mod keys;
 pub mod load;
 mod overlay;
+mod payload;
 mod properties;
 mod render;
 mod schemas;
@@ -122,6 +123,44 @@ pub struct Id {
     pub missing: Missing,
     /// What to do where the ids of the journal were taken from elsewhere. Default refuse.
     pub changed: Changed,
+    /// What becomes of a record with an id that is remembered, and another payload. Default ignore.
+    pub conflicts: Conflicts,
+    /// What of a record is compared for that. Default value.
+    pub payload: Payload,
+}
+
+/// The same id with another payload is no repetition, but a fault of whoever sent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Conflicts {
+    /// Payloads are not compared.
+    #[default]
+    Ignore,
+    /// It is a duplicate, and counted.
+    Count,
+    /// It is let through, and counted; the next one is compared with it.
+    Forward,
+    /// It goes to the rejected topic.
+    Reject,
+}
+
+impl Conflicts {
+    /// Each with its word.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("ignore", Self::Ignore),
+        ("count", Self::Count),
+        ("forward", Self::Forward),
+        ("reject", Self::Reject),
+    ];
+}
+
+/// `id.payload:` the bytes of a record that two with the same id must have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    Value,
+    /// The value and all headers, in their order.
+    ValueAndHeaders,
+    /// The value as JSON, without what these pointers (RFC 6901) lead to, whatever the order of members.
+    JsonWithout(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::properties::{REDACTED, redacted};
 use super::value::{render_duration, render_size};
-use super::{Changed, Config, IdSource, Kafka, LogFormat, Missing, PartitionBy, Start};
+use super::{
+    Changed, Config, Conflicts, IdSource, Kafka, LogFormat, Missing, PartitionBy, Payload, Start,
+};
 use super::{TopicPattern, TopicTemplate, UnknownSchema};
 
 impl Config {
@@ -74,6 +76,19 @@ impl Config {
             "id:\n  from: {}\n  missing: {missing}\n  changed: {changed}",
             source(&self.id.from)
         )?;
+        let conflicts = Conflicts::ALL
+            .iter()
+            .find(|(_, it)| *it == self.id.conflicts);
+        writeln!(f, "  conflicts: {}", conflicts.map_or("", |(word, _)| word))?;
+        let payload = match &self.id.payload {
+            Payload::Value => "value".to_owned(),
+            Payload::ValueAndHeaders => "value_and_headers".to_owned(),
+            Payload::JsonWithout(pointers) => {
+                let pointers: Vec<String> = pointers.iter().map(|it| text(it)).collect();
+                format!("{{json_without: [{}]}}", pointers.join(", "))
+            }
+        };
+        writeln!(f, "  payload: {payload}")?;
 
         self.write_schemas(f)?;
         let time = self.window.time_ms.map(ms_text);

@@ -7,6 +7,7 @@
 mod cloud_events;
 mod csv;
 mod json;
+pub mod payload;
 mod record;
 mod schema;
 #[cfg(test)]

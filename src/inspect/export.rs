@@ -255,6 +255,7 @@ impl Rows<'_> {
                 time_ms: *time_ms,
                 offset: *offset,
                 ordinal,
+                ..Entry::default()
             };
             let window = self.config.window;
             if !remembers(window, &entry, self.stream_time_ms, self.next_ordinal) {

@@ -129,6 +129,7 @@ const ENTRY: Entry = Entry {
     time_ms: 1000,
     offset: 5,
     ordinal: 7,
+    payload: 0,
 };
 
 #[test]

@@ -6,7 +6,7 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | magic, `KDRN` |
-//! | 4 | 1 | version, 1 or 2 |
+//! | 4 | 1 | version: 3 where payloads are known, else 2; 1 is read too |
 //! | 5 | 1 | flags, see below |
 //! | 6 | 8 | identity (u64): whose run this is |
 //! | 14 | 8 | stream time after the transaction in ms (i64); 0 when there is none |
@@ -14,13 +14,14 @@
 //! | 30 | 8 | ordinal of the first id (u64); the others follow one by one |
 //! | 38 | 4 | `n` (u32) |
 //! | 42 | 4 | `t`, length of the times in bytes (u32) |
-//! | 46 | `h` | in version 2 alone: the terms, see below; in version 1 `h` is 0 |
+//! | 46 | `h` | from version 2 on: the terms, see below; in version 1 `h` is 0 |
 //! | 46 + `h` | 16 `n` | fingerprints (u128) |
-//! | 46 + `h` + 16 `n` | `t` | times in ms, as varints |
-//! | 46 + `h` + 16 `n` + `t` | the rest | input offsets of the first records, as varints |
+//! | … | 8 `n` | in version 3 alone: hashes of the payloads (u64); 0 where one is not known |
+//! | … | `t` | times in ms, as varints |
+//! | … | the rest | input offsets of the first records, as varints |
 //! | end - 8 | 8 | xxh3_64 of all bytes before it (u64) |
 //!
-//! Flags: bit 0, there is a stream time; in version 2 also bit 1, the seen set begins here; bit 2, the
+//! Flags: bit 0, there is a stream time; from version 2 on also bit 1, the seen set begins here; bit 2, the
 //! run was written by `preload`; bit 3, the
 //! group began after a preload. All others are 0.
 //!
@@ -37,6 +38,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 4] = b"KDRN";
 const VERSION: u8 = 2;
+const WITH_PAYLOADS: u8 = 3;
 /// What was written before runs named the terms under which they were.
 const WITHOUT_TERMS: u8 = 1;
 const HAS_STREAM_TIME: u8 = 1;
@@ -46,6 +48,7 @@ const PRELOADED: u8 = 1 << 3;
 const HEADER_BYTES: usize = 46;
 const CHECKSUM_BYTES: usize = 8;
 const FINGERPRINT_BYTES: usize = 16;
+const PAYLOAD_BYTES: usize = 8;
 const MAX_VARINT_BYTES: usize = 10;
 /// No part has more ids, whatever the caller asks for: counts and lengths fit their 32 bits.
 const MAX_IDS: usize = 1 << 24;
@@ -67,6 +70,9 @@ pub struct Run {
     pub times_ms: Vec<i64>,
     /// Input offset of each id's first record; [`NO_OFFSET`] where it is none of the input's.
     pub offsets: Vec<i64>,
+    /// Hash of what was let through with each id, 0 where it is not known; empty where none is. Of runs that
+    /// have terms.
+    pub payloads: Vec<u64>,
     /// Under which it was written; `None` in version 1, which has none of the three below.
     pub terms: Option<Terms>,
     /// What the journal holds before this run does not count any more, ids and stream time alike.
@@ -109,7 +115,7 @@ pub enum RunError {
     )]
     Foreign,
     #[error(
-        "a run of format version {0}, and this build reads versions up to {VERSION}: use a build that reads it"
+        "a run of format version {0}, and this build reads versions up to {WITH_PAYLOADS}: use a build that reads it"
     )]
     Version(u8),
     #[error("a damaged run: {0}")]
@@ -142,12 +148,19 @@ impl Run {
         put_column(&mut times, &self.times_ms[start..end]);
 
         let mut bytes = Vec::with_capacity(
-            HEADER_BYTES + count * (FINGERPRINT_BYTES + 2) + times.len() + CHECKSUM_BYTES,
+            HEADER_BYTES
+                + count * (FINGERPRINT_BYTES + 2)
+                + self.payloads.len().min(count) * PAYLOAD_BYTES
+                + times.len()
+                + CHECKSUM_BYTES,
         );
         bytes.extend_from_slice(MAGIC);
-        bytes.push(match self.terms {
-            Some(_) => VERSION,
-            None => WITHOUT_TERMS,
+        let payloads = self.payloads.get(start..end).filter(|_| end > start);
+        let payloads = payloads.filter(|_| self.terms.is_some());
+        bytes.push(match (&self.terms, payloads) {
+            (Some(_), Some(_)) => WITH_PAYLOADS,
+            (Some(_), None) => VERSION,
+            (None, _) => WITHOUT_TERMS,
         });
         bytes.push(self.flags(start == 0));
         bytes.extend_from_slice(&self.identity.to_le_bytes());
@@ -162,6 +175,9 @@ impl Run {
         }
         for fingerprint in &self.fingerprints[start..end] {
             bytes.extend_from_slice(&fingerprint.to_le_bytes());
+        }
+        for payload in payloads.into_iter().flatten() {
+            bytes.extend_from_slice(&payload.to_le_bytes());
         }
         bytes.extend_from_slice(&times);
         put_column(&mut bytes, &self.offsets[start..end]);
@@ -186,12 +202,13 @@ impl Run {
     pub fn decode(bytes: &[u8]) -> Result<Run, RunError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RunError::Foreign)?;
         let known_flags = match rest.first() {
-            Some(&VERSION) => HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED,
+            Some(&(VERSION | WITH_PAYLOADS)) => HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED,
             Some(&WITHOUT_TERMS) => HAS_STREAM_TIME,
             Some(&version) => return Err(RunError::Version(version)),
             None => return Err(RunError::Damaged("it is shorter than a header")),
         };
-        let has_terms = rest.first() == Some(&VERSION);
+        let has_payloads = rest.first() == Some(&WITH_PAYLOADS);
+        let has_terms = rest.first() == Some(&VERSION) || has_payloads;
         let (body, checksum) = bytes
             .split_last_chunk::<CHECKSUM_BYTES>()
             .ok_or(RunError::Damaged("it is shorter than a header"))?;
@@ -225,6 +242,8 @@ impl Run {
             .take(count.saturating_mul(FINGERPRINT_BYTES))?
             .as_chunks::<FINGERPRINT_BYTES>();
         debug_assert!(odd.is_empty());
+        let payload_bytes = count.saturating_mul(PAYLOAD_BYTES * usize::from(has_payloads));
+        let (payloads, _) = body.take(payload_bytes)?.as_chunks::<PAYLOAD_BYTES>();
         let times = Reader(body.take(times_bytes)?);
         Ok(Run {
             identity,
@@ -237,6 +256,10 @@ impl Run {
                 .collect(),
             times_ms: times.column(count)?,
             offsets: body.column(count)?,
+            payloads: payloads
+                .iter()
+                .map(|chunk| u64::from_le_bytes(*chunk))
+                .collect(),
             terms,
             begins: flags & BEGINS != 0,
             preload: flags & PRELOAD != 0,
@@ -386,8 +409,8 @@ mod tests {
                 id_from: text,
             });
         let terms = prop::option::of((terms, any::<bool>(), any::<bool>()));
-        (head, entries, terms).prop_map(
-            |((identity, stream_time_ms, next_offset, first_ordinal), ids, terms)| {
+        (head, entries, terms, any::<bool>()).prop_map(
+            |((identity, stream_time_ms, next_offset, first_ordinal), ids, terms, payloads)| {
                 let (begins, preload) = terms
                     .as_ref()
                     .map_or((false, false), |(_, begins, preload)| (*begins, *preload));
@@ -406,6 +429,9 @@ mod tests {
                     run.fingerprints.push(fingerprint);
                     run.times_ms.push(time_ms);
                     run.offsets.push(offset);
+                    if payloads && run.terms.is_some() {
+                        run.payloads.push(fingerprint as u64);
+                    }
                 }
                 run
             },
@@ -415,7 +441,13 @@ mod tests {
     proptest! {
         #[test]
         fn parts_put_together_are_the_run(run in any_run(), max_ids in 0_usize..50) {
-            let mut whole = Run { fingerprints: vec![], times_ms: vec![], offsets: vec![], ..run.clone() };
+            let mut whole = Run {
+                fingerprints: vec![],
+                times_ms: vec![],
+                offsets: vec![],
+                payloads: vec![],
+                ..run.clone()
+            };
             for (index, bytes) in run.encode(max_ids).iter().enumerate() {
                 let part = Run::decode(bytes).unwrap();
                 prop_assert!(part.fingerprints.len() <= max_ids.max(1));
@@ -459,8 +491,9 @@ mod tests {
             body in prop::collection::vec(any::<u8>(), 0..200),
             count in prop_oneof![Just(u32::MAX), 0_u32..8],
             times_bytes in prop_oneof![Just(u32::MAX), 0_u32..60],
+            version in VERSION..=WITH_PAYLOADS,
         ) {
-            let mut bytes = [MAGIC.as_slice(), &[VERSION, 1], &[7; 32]].concat();
+            let mut bytes = [MAGIC.as_slice(), &[version, 1], &[7; 32]].concat();
             bytes.extend(count.to_le_bytes());
             bytes.extend(times_bytes.to_le_bytes());
             bytes.extend(body);
@@ -480,7 +513,7 @@ mod tests {
         assert_eq!(Run::decode(&bytes), Ok(Run::default()));
         assert_eq!(Run::decode(b""), Err(RunError::Foreign));
         assert_eq!(Run::decode(b"{\"a\":1}"), Err(RunError::Foreign));
-        assert_eq!(Run::decode(b"KDRN\x03"), Err(RunError::Version(3)));
+        assert_eq!(Run::decode(b"KDRN\x04"), Err(RunError::Version(4)));
         assert!(matches!(Run::decode(b"KDRN"), Err(RunError::Damaged(_))));
         assert!(matches!(
             Run::decode(b"KDRN\x01"),

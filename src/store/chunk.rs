@@ -3,14 +3,14 @@
 //! binary search in the bytes as they were read. Bytes in, bytes out: this module touches no file,
 //! no clock and no other state.
 //!
-//! # Format, version 1
+//! # Format, versions 1 and 2
 //!
 //! All numbers are little endian; `n` is the count of entries.
 //!
 //! | at | bytes | what |
 //! |---:|------:|------|
 //! | 0 | 3 | magic, `KDC` in ASCII |
-//! | 3 | 1 | version, 1 |
+//! | 3 | 1 | version: 2 where payloads are known, else 1 |
 //! | 4 | 1 | `wh`, width of the high column in bits, 0 to 64 |
 //! | 5 | 1 | `wt`, width of the time column in bits, 0 to 64 |
 //! | 6 | 1 | `wf`, width of the offset column in bits, 0 to 64 |
@@ -25,6 +25,7 @@
 //! | … | ⌈`n`·`wf`/8⌉ | offsets, less the smallest |
 //! | … | ⌈`n`·`wo`/8⌉ | ordinals, less the smallest |
 //! | … | 8·`n` | low halves of the fingerprints, as they are |
+//! | … | 8·`n` | in version 2 alone: hashes of the payloads, as they are; 0 where one is not known |
 //! | … | 8 | `xxh3_64` of all bytes before it |
 //!
 //! Entries are in strictly ascending order of fingerprint, and row `i` of every column belongs to
@@ -52,6 +53,7 @@ pub const MAX_ENTRIES: usize = 1 << 24;
 
 const MAGIC: [u8; 3] = *b"KDC";
 const VERSION: u8 = 1;
+const WITH_PAYLOADS: u8 = 2;
 const HEADER_BYTES: usize = 44;
 const RAW_BYTES: usize = 8;
 const CHECKSUM_BYTES: usize = 8;
@@ -61,7 +63,7 @@ const MAX_WIDTH: u8 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ChunkError {
     /// The bytes are a chunk of a version that this program does not know.
-    #[error("chunk is of version {0}, and only version {VERSION} can be read")]
+    #[error("chunk is of version {0}, and only versions up to {WITH_PAYLOADS} can be read")]
     Version(u8),
     /// The bytes are not what was packed; the text says what is wrong with them.
     #[error("chunk is damaged: {0}")]
@@ -109,11 +111,15 @@ pub fn pack(entries: &[(Fingerprint, Entry)]) -> Vec<u8> {
     // A count beyond u32 becomes one beyond MAX_ENTRIES, which open refuses.
     let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
     let packed: usize = frames.iter().map(|f| f.packed_bytes(entries.len())).sum();
-    let raw = entries.len() * RAW_BYTES;
+    let has_payloads = entries.iter().any(|(_, entry)| entry.payload != 0);
+    let raw = entries.len() * RAW_BYTES * (1 + usize::from(has_payloads));
     let mut out = Vec::with_capacity(HEADER_BYTES + packed + raw + CHECKSUM_BYTES);
 
     out.extend_from_slice(&MAGIC);
-    out.push(VERSION);
+    out.push(match has_payloads {
+        true => WITH_PAYLOADS,
+        false => VERSION,
+    });
     out.extend(frames.iter().map(|frame| frame.width));
     out.extend_from_slice(&count.to_le_bytes());
     out.extend(frames.iter().flat_map(|frame| frame.base.to_le_bytes()));
@@ -123,6 +129,9 @@ pub fn pack(entries: &[(Fingerprint, Entry)]) -> Vec<u8> {
     ordinal.pack(ordinals, &mut out);
     for (id, _) in entries {
         out.extend_from_slice(&low_half(*id).to_le_bytes());
+    }
+    for (_, entry) in entries.iter().filter(|_| has_payloads) {
+        out.extend_from_slice(&entry.payload.to_le_bytes());
     }
     let checksum = xxh3_64(&out);
     out.extend_from_slice(&checksum.to_le_bytes());
@@ -144,6 +153,7 @@ pub struct Chunk<B: AsRef<[u8]>> {
     offset: Column,
     ordinal: Column,
     low: Column,
+    payload: Option<Column>,
 }
 
 impl<B: AsRef<[u8]>> Chunk<B> {
@@ -170,6 +180,8 @@ impl<B: AsRef<[u8]>> Chunk<B> {
         });
         let low = Column::new(end, Frame::RAW);
         end += header.count * RAW_BYTES;
+        let payload = header.has_payloads.then(|| Column::new(end, Frame::RAW));
+        end += payload.map_or(0, |_| header.count * RAW_BYTES);
         if body.len() != end {
             return Err(ChunkError::Damaged("its length is not that of its columns"));
         }
@@ -185,6 +197,7 @@ impl<B: AsRef<[u8]>> Chunk<B> {
             offset,
             ordinal,
             low,
+            payload,
         })
     }
 
@@ -254,12 +267,14 @@ impl<B: AsRef<[u8]>> Chunk<B> {
             time_ms: self.time.value_at(bytes, row).cast_signed(),
             offset: self.offset.value_at(bytes, row).cast_signed(),
             ordinal: self.ordinal.value_at(bytes, row),
+            payload: self.payload.map_or(0, |column| column.value_at(bytes, row)),
         }
     }
 }
 
 /// What stands before the columns, after it was found to be possible.
 struct Header {
+    has_payloads: bool,
     count: usize,
     frames: [Frame; 4],
 }
@@ -276,15 +291,17 @@ impl Header {
         let ([version], rest) = rest
             .split_first_chunk()
             .ok_or(ChunkError::Damaged("it is shorter than a header"))?;
-        if *version != VERSION {
-            return Err(ChunkError::Version(*version));
-        }
-        Self::read_fields(rest)
+        let has_payloads = match *version {
+            VERSION => false,
+            WITH_PAYLOADS => true,
+            other => return Err(ChunkError::Version(other)),
+        };
+        Self::read_fields(rest, has_payloads)
             .ok_or(ChunkError::Damaged("it is shorter than a header"))?
             .check()
     }
 
-    fn read_fields(rest: &[u8]) -> Option<Self> {
+    fn read_fields(rest: &[u8], has_payloads: bool) -> Option<Self> {
         let (widths, rest) = rest.split_first_chunk::<4>()?;
         let (count, rest) = rest.split_first_chunk()?;
         let (bases, _) = rest.as_chunks::<8>();
@@ -294,6 +311,7 @@ impl Header {
             Some(Frame { base, width })
         };
         Some(Self {
+            has_payloads,
             // A count beyond usize becomes one beyond MAX_ENTRIES.
             count: usize::try_from(u32::from_le_bytes(*count)).unwrap_or(usize::MAX),
             frames: [frame(0)?, frame(1)?, frame(2)?, frame(3)?],
@@ -439,6 +457,7 @@ mod tests {
             time_ms,
             offset,
             ordinal,
+            payload: 0,
         }
     }
 
@@ -504,8 +523,14 @@ mod tests {
     }
 
     fn any_rows() -> impl Strategy<Value = Vec<Row>> {
-        btree_map(any_fingerprint(), any_entry(), 0..100)
-            .prop_map(|rows| rows.into_iter().collect())
+        let payloads = prop_oneof![Just(0), any::<u64>()];
+        (btree_map(any_fingerprint(), any_entry(), 0..100), payloads).prop_map(|(rows, payload)| {
+            let row = |(id, entry): (Fingerprint, Entry)| {
+                let payload = payload & entry.ordinal;
+                (id, Entry { payload, ..entry })
+            };
+            rows.into_iter().map(row).collect()
+        })
     }
 
     proptest! {
@@ -752,11 +777,12 @@ mod tests {
         let error = Chunk::open(bytes).err().unwrap();
         assert_eq!(error.to_string(), "chunk is damaged: its checksum is wrong");
 
-        let error = with(3, 2).err().unwrap();
-        assert_eq!(error, ChunkError::Version(2));
+        assert_eq!(damage(with(3, 2)), "its length is not that of its columns");
+        let error = with(3, 3).err().unwrap();
+        assert_eq!(error, ChunkError::Version(3));
         assert_eq!(
             error.to_string(),
-            "chunk is of version 2, and only version 1 can be read"
+            "chunk is of version 3, and only versions up to 2 can be read"
         );
     }
 

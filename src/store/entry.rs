@@ -4,11 +4,13 @@
 pub type Fingerprint = u128;
 
 /// One letting-through (or renewal) of an id, in the order of its ordinal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Stream time when it happened, in ms.
     pub time_ms: i64,
     /// Input offset of the first record, which a renewal does not change.
     pub offset: i64,
     pub ordinal: u64,
+    /// Hash of the payload that was let through; 0 where it is not known.
+    pub payload: u64,
 }

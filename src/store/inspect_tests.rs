@@ -26,6 +26,7 @@ impl Entries for Ids {
                 time_ms: ordinal as i64,
                 offset: 2 * ordinal as i64,
                 ordinal,
+                payload: 0,
             };
             each(fingerprint(ordinal), entry);
         }

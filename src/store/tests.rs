@@ -32,6 +32,7 @@ fn entry(id: u64) -> Entry {
         time_ms: 1_700_000_000_000 + id_signed,
         offset: 3 * id_signed,
         ordinal: id,
+        payload: 0,
     }
 }
 

@@ -14,9 +14,10 @@ use super::plan::{Group, Input, Output};
 use super::progress::Progress;
 use super::record::{self, Aside, Body};
 use super::witness::Witness;
-use crate::config::{self, Config, Missing, Mode, PartitionBy};
+use crate::config::{self, Config, Conflicts, Missing, Mode, PartitionBy};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
+use crate::identify::payload::PayloadHash;
 use crate::identify::{Identifier, Identity, deployment_seed};
 use crate::journal::run::NO_OFFSET;
 use crate::journal::{self, Run};
@@ -137,6 +138,8 @@ struct Received {
     /// The broker's clock made it.
     own_time: bool,
     identity: Identity,
+    /// Hash of its payload; 0 where payloads are not compared.
+    payload: u64,
     body: Body,
     output_partition: i32,
 }
@@ -152,8 +155,8 @@ enum Target {
     Absent,
 }
 
-/// A record follows in the output or in a side topic; where nobody knows, in one of both.
-type Following = [Option<(Target, Expected)>; 2];
+/// A record follows in the output or in a side topic; where nobody knows, in one of them.
+type Following = [Option<(Target, Expected)>; 3];
 
 impl Scope {
     fn output_partition(&self, message: &BorrowedMessage<'_>, config: &Config) -> i32 {
@@ -197,6 +200,7 @@ impl Scope {
             return [
                 Some((self.rejected, expected(place(reason), None, must))),
                 None,
+                None,
             ];
         }
         let id = match record.identity {
@@ -205,44 +209,65 @@ impl Scope {
                 return match config.id.missing {
                     Missing::Forward => {
                         self.row.forwarded += counts;
-                        [Some((output, expected(0, None, must))), None]
+                        [Some((output, expected(0, None, must))), None, None]
                     }
                     Missing::Reject => {
                         self.row.rejected += counts;
                         let place = place(reason.as_str());
-                        [Some((self.rejected, expected(place, None, must))), None]
+                        [
+                            Some((self.rejected, expected(place, None, must))),
+                            None,
+                            None,
+                        ]
                     }
                     Missing::Drop | Missing::Fail => {
                         self.row.dropped += counts;
-                        [None, None]
+                        [None, None, None]
                     }
                 };
             }
         };
         let verdict = match config.scope {
-            config::Scope::Partition => self.judge.judge(id, offset),
+            config::Scope::Partition => self.judge.judge(id, offset, record.payload),
             config::Scope::Copartition | config::Scope::Topic => Verdict::Unsure,
         };
+        let duplicates = self.duplicates.unwrap_or(output);
+        let may_be = match must {
+            Must::Be => Must::MayBe,
+            other => other,
+        };
+        // The service may not have known the first payload.
+        let conflicting = || {
+            let conflict = expected(place("conflict"), None, may_be);
+            match config.id.conflicts {
+                Conflicts::Ignore | Conflicts::Forward => None,
+                Conflicts::Count => Some((duplicates, conflict)),
+                Conflicts::Reject => Some((self.rejected, conflict)),
+            }
+        };
+        let repeating = |first, must| Some((duplicates, expected(place("duplicate"), first, must)));
         match verdict {
             Verdict::Forward => {
                 self.row.forwarded += counts;
-                [Some((output, expected(0, None, must))), None]
+                [Some((output, expected(0, None, must))), None, None]
             }
             Verdict::Duplicate(first) => {
                 self.row.duplicates += counts;
-                let expected = expected(place("duplicate"), Some(first), must);
-                [Some((self.duplicates.unwrap_or(output), expected)), None]
+                [repeating(Some(first), must), None, None]
+            }
+            Verdict::Conflict(_) => {
+                match config.id.conflicts {
+                    Conflicts::Reject => self.row.unknown += counts,
+                    _ => self.row.duplicates += counts,
+                }
+                [conflicting(), repeating(None, may_be), None]
             }
             Verdict::Unsure => {
                 self.row.unknown += counts;
-                let must = match must {
-                    Must::Be => Must::MayBe,
-                    other => other,
-                };
-                let duplicate = expected(place("duplicate"), None, must);
                 [
-                    Some((output, expected(0, None, must))),
-                    Some((self.duplicates.unwrap_or(output), duplicate)),
+                    Some((output, expected(0, None, may_be))),
+                    repeating(None, may_be),
+                    conflicting(),
                 ]
             }
         }
@@ -302,6 +327,7 @@ struct Audit {
     scopes: Vec<Scope>,
     there: Vec<There>,
     identifier: Identifier,
+    payloads: PayloadHash,
     /// `None` where every partition is a scope of its own.
     kin: Option<Kin>,
     ahead: usize,
@@ -330,7 +356,7 @@ impl Audit {
             let feed = add(&input.part);
             let journal = input.journal.as_ref().map(|(part, _)| add(part));
             let trimmed = input.journal.as_ref().is_some_and(|(_, trimmed)| *trimmed);
-            let mut judge = Judge::new(config.window, input.complete);
+            let mut judge = Judge::new(config.window, config.id.conflicts, input.complete);
             if let Some(until) = input.unknown_until {
                 judge.unknown_until(until);
             }
@@ -410,6 +436,7 @@ impl Audit {
                 deployment_seed(&config.kafka.group_id),
                 room.schemas,
             ),
+            payloads: PayloadHash::new(&config.id, deployment_seed(&config.kafka.group_id)),
             kin: (config.scope != config::Scope::Partition)
                 .then(|| Kin::new(config.window.time_ms)),
             ahead,
@@ -560,6 +587,7 @@ impl Audit {
             time_ms: message.timestamp().to_millis(),
             own_time: record::is_append_time(&message),
             identity,
+            payload: self.payloads.of(&message),
             body: Body::of(&message, 0),
             output_partition: scope.output_partition(&message, room.config),
         };
@@ -837,7 +865,8 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
                     }
                 }
                 (Role::Output, true) | (Role::Duplicates, _) => scope.row.duplicates += counts,
-                (Role::Rejected | Role::Journal, _) => {}
+                (Role::Rejected, _) => scope.row.rejected += counts,
+                (Role::Journal, _) => {}
             }
         }
         Event::Absent {

@@ -9,7 +9,7 @@
 
 use hashbrown::HashMap;
 
-use crate::config::Window;
+use crate::config::{Conflicts, Window};
 use crate::journal::run::NO_OFFSET;
 use crate::window::Fingerprint;
 
@@ -68,6 +68,8 @@ pub struct First {
 pub enum Verdict {
     Forward,
     Duplicate(First),
+    /// The same, with another payload than was let through.
+    Conflict(First),
     /// Forward, or a duplicate of what cannot be known.
     Unsure,
 }
@@ -87,6 +89,8 @@ struct Seen {
     first_known: bool,
     /// Where it is not sure: an earlier one is not known of.
     alone: bool,
+    /// Hash of its payload; 0 where it is not known.
+    payload: u64,
 }
 
 /// Yes, no, or not to be known.
@@ -118,6 +122,7 @@ impl Truth {
 /// The seen set of one input partition, as it must have been.
 pub struct Judge {
     window: Window,
+    on_conflict: Conflicts,
     stream_time: Option<Span>,
     /// Ordinals taken, with every unsure record as if it had taken one.
     taken: u64,
@@ -141,9 +146,10 @@ enum Unknown {
 
 impl Judge {
     /// An empty one. `complete` says that nothing was let through before the first record it sees.
-    pub fn new(window: Window, complete: bool) -> Self {
+    pub fn new(window: Window, on_conflict: Conflicts, complete: bool) -> Self {
         Self {
             window,
+            on_conflict,
             stream_time: None,
             taken: 0,
             unsure: 0,
@@ -176,6 +182,7 @@ impl Judge {
             sure: true,
             first_known: true,
             alone: true,
+            payload: 0,
         };
         self.taken += 1;
         self.insert(id, seen);
@@ -241,8 +248,9 @@ impl Judge {
         }
     }
 
-    /// Judges a record whose timestamp was taken in. O(1), apart from sweeps.
-    pub fn judge(&mut self, id: Fingerprint, offset: i64) -> Verdict {
+    /// Judges a record whose timestamp was taken in. `payload` is its hash, or 0 where payloads are not
+    /// compared. O(1), apart from sweeps.
+    pub fn judge(&mut self, id: Fingerprint, offset: i64, payload: u64) -> Verdict {
         let now = self.now();
         let found = self.seen.get(&id).copied();
         let remembered = found.map_or(Truth::No, |seen| self.remembers(&seen, now));
@@ -256,8 +264,19 @@ impl Judge {
             (_, Truth::No) if !self.may_be_unknown(now) => Verdict::Forward,
             _ => Verdict::Unsure,
         };
+        let known = found.map_or(0, |seen| seen.payload);
+        let differs = payload != 0 && known != 0 && payload != known;
+        let verdict = match verdict {
+            // Whether the service knew the first payload, is not known: it may have been told to compare later.
+            Verdict::Duplicate(_) if differs && self.on_conflict == Conflicts::Forward => {
+                Verdict::Unsure
+            }
+            Verdict::Duplicate(first) if differs => Verdict::Conflict(first),
+            other => other,
+        };
         let (renews, offset, sure, first_known) = match (verdict, found) {
             (Verdict::Forward, _) => (true, offset, true, true),
+            (Verdict::Conflict(_), Some(seen)) => (false, seen.offset, seen.sure, seen.first_known),
             (Verdict::Duplicate(_), Some(seen)) => (
                 self.window.refresh,
                 seen.offset,
@@ -278,6 +297,10 @@ impl Judge {
                     sure,
                     first_known,
                     alone: found.is_none(),
+                    payload: match verdict {
+                        Verdict::Duplicate(_) => known,
+                        _ => payload,
+                    },
                 },
             );
             self.taken += 1;

@@ -27,11 +27,11 @@ fn duplicate(offset: i64, age_ms: i64) -> Verdict {
 
 /// Verdicts on (id, timestamp), offsets counted from 0.
 fn verdicts(window: Window, records: &[(u128, i64)]) -> Vec<Verdict> {
-    let mut judge = Judge::new(window, true);
+    let mut judge = Judge::new(window, Conflicts::Ignore, true);
     let mut all = Vec::new();
     for (offset, (id, time)) in (0..).zip(records) {
         judge.observe(Some(*time), false, LATE);
-        all.push(judge.judge(*id, offset));
+        all.push(judge.judge(*id, offset, 0));
     }
     all
 }
@@ -79,9 +79,9 @@ fn a_timestamp_far_ahead_does_not_expire_the_window() {
         from: Some(1000),
         to: 2000,
     };
-    let mut judge = Judge::new(window(Some(MINUTE), None, false), true);
+    let mut judge = Judge::new(window(Some(MINUTE), None, false), Conflicts::Ignore, true);
     judge.observe(Some(500), false, wall);
-    assert_eq!(judge.judge(1, 0), Verdict::Forward);
+    assert_eq!(judge.judge(1, 0, 0), Verdict::Forward);
     judge.observe(Some(i64::MAX), false, wall);
     let age_ms = Span {
         from: 500,
@@ -89,10 +89,10 @@ fn a_timestamp_far_ahead_does_not_expire_the_window() {
     };
     let offset = Some(0);
     let clamped = Verdict::Duplicate(First { offset, age_ms });
-    assert_eq!(judge.judge(1, 1), clamped);
+    assert_eq!(judge.judge(1, 1, 0), clamped);
     // Where the broker's own clock says so, it is so.
     judge.observe(Some(10 * MINUTE), true, wall);
-    assert_eq!(judge.judge(1, 2), Verdict::Forward);
+    assert_eq!(judge.judge(1, 2, 0), Verdict::Forward);
 }
 
 #[test]
@@ -101,30 +101,30 @@ fn without_a_witness_a_leap_is_not_believed_and_not_denied() {
         from: None,
         to: i64::MAX / 2,
     };
-    let mut judge = Judge::new(window(Some(MINUTE), None, false), true);
+    let mut judge = Judge::new(window(Some(MINUTE), None, false), Conflicts::Ignore, true);
     judge.observe(Some(0), false, wall);
-    assert_eq!(judge.judge(1, 0), Verdict::Forward);
+    assert_eq!(judge.judge(1, 0, 0), Verdict::Forward);
     judge.observe(Some(30 * MINUTE), false, wall);
-    assert_eq!(judge.judge(1, 1), Verdict::Unsure);
+    assert_eq!(judge.judge(1, 1, 0), Verdict::Unsure);
     // One that is where stream time was shows that the leap was none.
     judge.observe(Some(1), false, wall);
     for offset in 2..2 + i64::from(LEAPS) {
         judge.observe(Some(30 * MINUTE + offset), false, wall);
     }
     // Many in a row are believed.
-    assert_eq!(judge.judge(2, 100), Verdict::Forward);
+    assert_eq!(judge.judge(2, 100, 0), Verdict::Forward);
     judge.observe(Some(32 * MINUTE), false, wall);
-    assert_eq!(judge.judge(2, 101), Verdict::Forward);
+    assert_eq!(judge.judge(2, 101, 0), Verdict::Forward);
     judge.observe(Some(32 * MINUTE), false, wall);
-    assert_eq!(judge.judge(2, 102), duplicate(101, 0));
+    assert_eq!(judge.judge(2, 102, 0), duplicate(101, 0));
 }
 
 #[test]
 fn the_map_is_swept() {
-    let mut judge = Judge::new(window(Some(100), None, false), true);
+    let mut judge = Judge::new(window(Some(100), None, false), Conflicts::Ignore, true);
     for n in 0..100_000 {
         judge.observe(Some(n), false, LATE);
-        judge.judge(n.unsigned_abs().into(), n);
+        judge.judge(n.unsigned_abs().into(), n, 0);
     }
     assert!(judge.seen.len() <= 2 * SWEEP_LEAST, "{}", judge.seen.len());
 }
@@ -146,10 +146,10 @@ proptest! {
         let times = records.iter().zip(0_i64..).map(|((id, late), n)| (*id, 1000 + 10 * n - late));
         let records: Vec<(u128, i64)> = times.collect();
         let whole = verdicts(window, &records);
-        let mut judge = Judge::new(window, false);
+        let mut judge = Judge::new(window, Conflicts::Ignore, false);
         for (offset, ((id, time), truth)) in (0_i64..).zip(records.iter().zip(&whole)).skip(begin) {
             judge.observe(Some(*time), true, LATE);
-            match (judge.judge(*id, offset), truth) {
+            match (judge.judge(*id, offset, 0), truth) {
                 (Verdict::Forward, truth) => prop_assert_eq!(truth, &Verdict::Forward),
                 (Verdict::Duplicate(said), Verdict::Duplicate(truth)) => {
                     prop_assert!(said.offset.is_none_or(|offset| Some(offset) == truth.offset));

@@ -86,6 +86,8 @@ pub enum Verdict {
         age_ms: i64,
         /// The first record is in the transaction that is open now.
         in_overlay: bool,
+        /// Its payload is known to be another one than was let through.
+        conflicts: bool,
     },
 }
 
@@ -279,21 +281,28 @@ impl SeenWindow {
     /// the journal.
     pub fn judge(&mut self, fingerprint: Fingerprint, offset: i64) -> Result<Verdict, Damage> {
         let now = self.stream_time_ms();
-        if let Some(duplicate) = self.recall(fingerprint, now)? {
+        if let Some(duplicate) = self.recall(fingerprint, 0, now)? {
             return Ok(duplicate);
         }
-        self.overlay.push(fingerprint, offset, true);
+        self.let_through(fingerprint, offset, 0);
         Ok(Verdict::Forward)
     }
 
+    /// Remembers an id, whatever is known of it. `payload`: a hash of what is let through, or 0. O(1).
+    pub fn let_through(&mut self, fingerprint: Fingerprint, offset: i64, payload: u64) {
+        self.overlay.push(fingerprint, offset, payload, true);
+    }
+
     /// Whether it remembers an id at this stream time of its scope: [`Verdict::Duplicate`], or `None`. Like
-    /// [`Self::judge`] otherwise, but that an id that is not remembered is not let through by it.
+    /// [`Self::judge`] otherwise, but that an id that is not remembered is not let through by it. `payload` is
+    /// a hash of the record's, or 0 where payloads are not compared; a conflicting one renews nothing.
     ///
     /// # Errors
     /// As [`Self::judge`].
     pub fn recall(
         &mut self,
         fingerprint: Fingerprint,
+        payload: u64,
         stream_time_ms: Option<i64>,
     ) -> Result<Option<Verdict>, Damage> {
         let own = self.overlay.clock;
@@ -307,14 +316,17 @@ impl SeenWindow {
         let Some((entry, in_overlay)) = seen else {
             return Ok(None);
         };
-        if self.limits.refresh {
+        let conflicts = payload != 0 && entry.payload != 0 && payload != entry.payload;
+        if self.limits.refresh && !conflicts {
             self.overlay.clock = clock;
-            self.overlay.push(fingerprint, entry.offset, in_overlay);
+            self.overlay
+                .push(fingerprint, entry.offset, entry.payload, in_overlay);
         }
         Ok(Some(Verdict::Duplicate {
             first_offset: entry.offset,
             age_ms: i64::try_from(clock.age_ms(entry.time_ms)).unwrap_or(i64::MAX),
             in_overlay,
+            conflicts,
         }))
     }
 
@@ -432,11 +444,15 @@ impl SeenWindow {
                 .cut(run.first_ordinal, read.offset, before, &clock);
         }
         let columns = run.fingerprints.iter().zip(&run.times_ms).zip(&run.offsets);
-        for (ordinal, ((fingerprint, time_ms), offset)) in (run.first_ordinal..).zip(columns) {
+        let payloads = run.payloads.iter().copied().chain(std::iter::repeat(0));
+        for (ordinal, (((fingerprint, time_ms), offset), payload)) in
+            (run.first_ordinal..).zip(columns.zip(payloads))
+        {
             let entry = Entry {
                 time_ms: *time_ms,
                 offset: *offset,
                 ordinal,
+                payload,
             };
             self.slices.insert(*fingerprint, entry, &clock);
         }

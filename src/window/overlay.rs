@@ -16,6 +16,7 @@ pub(super) struct Overlay {
     fingerprints: Vec<Fingerprint>,
     times_ms: Vec<i64>,
     offsets: Vec<i64>,
+    payloads: Vec<u64>,
     latest: HashMap<Fingerprint, Latest, foldhash::fast::RandomState>,
 }
 
@@ -35,6 +36,7 @@ impl Overlay {
             fingerprints: Vec::new(),
             times_ms: Vec::new(),
             offsets: Vec::new(),
+            payloads: Vec::new(),
             latest: HashMap::default(),
         }
     }
@@ -46,6 +48,7 @@ impl Overlay {
         self.fingerprints.clear();
         self.times_ms.clear();
         self.offsets.clear();
+        self.payloads.clear();
         self.latest.clear();
     }
 
@@ -56,11 +59,12 @@ impl Overlay {
     }
 
     /// Takes the next ordinal for an id, at the stream time of now.
-    pub fn push(&mut self, fingerprint: Fingerprint, offset: i64, first_here: bool) {
+    pub fn push(&mut self, fingerprint: Fingerprint, offset: i64, payload: u64, first_here: bool) {
         let index = self.fingerprints.len();
         self.fingerprints.push(fingerprint);
         self.times_ms.push(self.clock.now_ms());
         self.offsets.push(offset);
+        self.payloads.push(payload);
         self.latest
             .insert(fingerprint, Latest { index, first_here });
         self.clock.next_ordinal = self.clock.next_ordinal.saturating_add(1);
@@ -83,6 +87,10 @@ impl Overlay {
             fingerprints: self.fingerprints.clone(),
             times_ms: self.times_ms.clone(),
             offsets: self.offsets.clone(),
+            payloads: match self.payloads.iter().any(|payload| *payload != 0) {
+                true => self.payloads.clone(),
+                false => Vec::new(),
+            },
             ..Run::default()
         }
     }
@@ -90,7 +98,8 @@ impl Overlay {
     pub fn memory_bytes(&self) -> usize {
         self.latest.allocation_size()
             + self.fingerprints.capacity() * size_of::<Fingerprint>()
-            + (self.times_ms.capacity() + self.offsets.capacity()) * size_of::<i64>()
+            + (self.times_ms.capacity() + self.offsets.capacity() + self.payloads.capacity())
+                * size_of::<i64>()
     }
 
     fn entry(&self, index: usize) -> Entry {
@@ -98,6 +107,7 @@ impl Overlay {
             time_ms: self.times_ms[index],
             offset: self.offsets[index],
             ordinal: self.first_ordinal.saturating_add(index as u64),
+            payload: self.payloads[index],
         }
     }
 }

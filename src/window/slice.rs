@@ -15,6 +15,8 @@ pub(super) struct Slice {
     newest_time_ms: i64,
     last_ordinal: u64,
     entries: HashMap<Key, Packed, foldhash::fast::RandomState>,
+    /// Of the ids whose payload is known; nothing where payloads are not compared.
+    payloads: HashMap<Key, u64, foldhash::fast::RandomState>,
 }
 
 /// 16 bytes without the alignment of a `u128`, which would pad every entry.
@@ -53,6 +55,7 @@ impl Slice {
             newest_time_ms: i64::MIN,
             last_ordinal: first_ordinal,
             entries: HashMap::with_capacity_and_hasher(room, Default::default()),
+            payloads: HashMap::default(),
         }
     }
 
@@ -68,12 +71,19 @@ impl Slice {
                 .unwrap_or(u32::MAX),
         };
         self.entries.insert(Key(fingerprint.to_ne_bytes()), packed);
+        if entry.payload != 0 {
+            let key = Key(fingerprint.to_ne_bytes());
+            self.payloads.insert(key, entry.payload);
+        } else if !self.payloads.is_empty() {
+            self.payloads.remove(&Key(fingerprint.to_ne_bytes()));
+        }
     }
 
     /// The newest entry that this slice has of an id. O(1).
     pub fn get(&self, fingerprint: Fingerprint) -> Option<Entry> {
-        let packed = self.entries.get(&Key(fingerprint.to_ne_bytes()))?;
-        Some(self.unpacked(*packed))
+        let key = Key(fingerprint.to_ne_bytes());
+        let packed = self.entries.get(&key)?;
+        Some(self.unpacked(&key, *packed))
     }
 
     /// What it spans when it ends before this ordinal.
@@ -109,14 +119,15 @@ impl Slice {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.entries.allocation_size()
+        self.entries.allocation_size() + self.payloads.allocation_size()
     }
 
-    fn unpacked(&self, packed: Packed) -> Entry {
+    fn unpacked(&self, key: &Key, packed: Packed) -> Entry {
         Entry {
             time_ms: packed.time_ms,
             offset: packed.offset,
             ordinal: self.first_ordinal.saturating_add(u64::from(packed.ordinal)),
+            payload: self.payloads.get(key).copied().unwrap_or(0),
         }
     }
 }
@@ -128,7 +139,7 @@ impl Entries for Slice {
 
     fn for_each(&self, each: &mut dyn FnMut(Fingerprint, Entry)) {
         for (key, packed) in &self.entries {
-            each(u128::from_ne_bytes(key.0), self.unpacked(*packed));
+            each(u128::from_ne_bytes(key.0), self.unpacked(key, *packed));
         }
     }
 }

@@ -325,8 +325,8 @@ impl Slices {
     fn is_over(&self, newest_time_ms: i64, last_ordinal: u64, clock: &Clock) -> bool {
         let newest = Entry {
             time_ms: newest_time_ms,
-            offset: 0,
             ordinal: last_ordinal,
+            ..Entry::default()
         };
         if broken::has(Bug::SliceDroppedEarly)
             && let Some(time) = self.limits.time_ms

@@ -134,6 +134,7 @@ fn one_timestamp_from_the_far_future_does_not_expire_the_window() {
         first_offset: 0,
         age_ms: 500,
         in_overlay: true,
+        conflicts: false,
     };
     assert_eq!(judge(&mut window, 1, 1), expected);
 }

@@ -6,12 +6,13 @@ use std::time::Instant;
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
 use crate::commit::{Open, Trouble, drain, not_taken};
-use crate::config::{Config, Missing, Mode, PartitionBy};
+use crate::config::{Config, Conflicts, Missing, Mode, PartitionBy};
 use crate::exit::Stop;
+use crate::identify::payload::PayloadHash;
 use crate::identify::{Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
 use crate::sink::{Origin, Outgoing, Sink, Target};
-use crate::worker::scope::{First, Judgement, Rejection, Scope, Scopes, Tally};
+use crate::worker::scope::{First, Judged, Judgement, Rejection, Scope, Scopes, Tally};
 use crate::worker::sentinel;
 
 /// What a record passes through: borrowed for one record at a time.
@@ -20,6 +21,7 @@ pub struct Room<'a> {
     pub sink: &'a mut Sink,
     pub open: &'a mut Open,
     pub config: &'a Config,
+    pub payloads: &'a PayloadHash,
 }
 
 impl Room<'_> {
@@ -58,7 +60,11 @@ impl Room<'_> {
             .window
             .observe(message.timestamp().to_millis(), wall_ms);
         scope.pace.reached_ms = scope.pace.reached_ms.max(counted);
-        let fate = fate(self.scopes, place, offset, identity, self.config)?;
+        let payload = match identity {
+            Identity::Id(_) => self.payloads.of(message),
+            Identity::Missing(_) => 0,
+        };
+        let fate = fate(self.scopes, place, offset, (identity, payload), self.config)?;
         let Some(scope) = self.scopes.at(place) else {
             return Ok(());
         };
@@ -83,7 +89,11 @@ impl Room<'_> {
 /// What is done with a record.
 enum Fate {
     Forward,
-    Duplicate { first: First, age_ms: i64 },
+    Duplicate {
+        first: First,
+        age_ms: i64,
+        conflicts: bool,
+    },
     Reject(Rejection),
     Drop,
 }
@@ -109,7 +119,7 @@ fn fate(
     scopes: &mut Scopes,
     place: usize,
     offset: i64,
-    identity: Identity,
+    (identity, payload): (Identity, u64),
     config: &Config,
 ) -> Result<Fate, Trouble> {
     let Some(scope) = scopes.at(place) else {
@@ -124,31 +134,50 @@ fn fate(
         Identity::Id(fingerprint) => fingerprint,
         Identity::Missing(reason) => return Ok(fate_without_id(&mut scope.tally, reason, config)),
     };
-    let judgement = scopes.judge(place, fingerprint, offset);
+    let record = Judged {
+        fingerprint,
+        offset,
+        payload,
+    };
+    let judgement = scopes.judge(place, &record, config.id.conflicts);
     let judgement = judgement.map_err(|(scope, damage)| Trouble::Damaged { scope, damage })?;
     let Some(Scope { tally, .. }) = scopes.at(place) else {
         return Ok(Fate::Drop);
     };
     Ok(match judgement {
-        Judgement::Forward => {
+        Judgement::Forward { conflicts } => {
             tally.forwarded += 1;
+            tally.conflicts += u64::from(conflicts);
             if sentinel::is_sampled(fingerprint) {
                 tally.samples.push(fingerprint);
             }
             Fate::Forward
         }
         Judgement::Duplicate {
+            conflicts: true, ..
+        } if config.id.conflicts == Conflicts::Reject => {
+            tally.conflicts += 1;
+            tally.rejected_conflict += 1;
+            Fate::Reject(Rejection::Conflict)
+        }
+        Judgement::Duplicate {
             first,
             age_ms,
             in_overlay,
+            conflicts,
         } => {
+            tally.conflicts += u64::from(conflicts);
             if in_overlay {
                 tally.duplicates_transaction += 1;
             } else {
                 tally.duplicates_window += 1;
             }
             tally.duplicate_ages_ms.push(age_ms);
-            Fate::Duplicate { first, age_ms }
+            Fate::Duplicate {
+                first,
+                age_ms,
+                conflicts,
+            }
         }
     })
 }
@@ -235,6 +264,9 @@ fn explained(
 ) -> Option<OwnedHeaders> {
     let reason = match fate {
         Fate::Forward | Fate::Drop => return headers,
+        Fate::Duplicate {
+            conflicts: true, ..
+        } => "conflict",
         Fate::Duplicate { .. } => "duplicate",
         Fate::Reject(rejection) => rejection.as_str(),
     };
@@ -250,7 +282,7 @@ fn explained(
     add("dedup-source-topic", &scope.topic.name);
     add("dedup-source-partition", &scope.partition.to_string());
     add("dedup-source-offset", &offset.to_string());
-    if let Fate::Duplicate { first, age_ms } = fate {
+    if let Fate::Duplicate { first, age_ms, .. } = fate {
         add("dedup-first-topic", &first.topic.name);
         add("dedup-first-partition", &first.partition.to_string());
         add("dedup-first-offset", &first.offset.to_string());

@@ -36,6 +36,7 @@ use crate::config::{Config, Start};
 use crate::exit::Stop;
 use crate::http::health::{Condition, Health, worker_component};
 use crate::http::status::{PartitionStatus, Status};
+use crate::identify::payload::PayloadHash;
 use crate::identify::{Identifier, deployment_seed};
 use crate::journal::Identity;
 use crate::kafka::context::advice;
@@ -131,6 +132,7 @@ struct Worker {
     sink: Option<Sink>,
     recovery: Recovery,
     identifier: Identifier,
+    payloads: PayloadHash,
     seed: u64,
     topics: HashMap<String, Arc<Topic>>,
     subscribed: Vec<String>,
@@ -177,6 +179,7 @@ impl Worker {
             sink: None,
             recovery: Recovery::start(&config, &shared.metrics, &shared.store, index)?,
             identifier: Identifier::new(&config.id.from, seed, &shared.schemas),
+            payloads: PayloadHash::new(&config.id, seed),
             seed,
             topics: HashMap::new(),
             subscribed: Vec::new(),
@@ -336,6 +339,7 @@ impl Worker {
                                         sink,
                                         open,
                                         config: &self.config,
+                                        payloads: &self.payloads,
                                     };
                                     room.judge(&message, place, identity, wall_ms)
                                 }))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::config;
+use crate::config::{self, Conflicts};
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::sink::Target;
 use crate::source::Partition;
@@ -41,6 +41,7 @@ pub enum Rejection {
     TooLarge,
     Timestamp,
     Invalid,
+    Conflict,
 }
 
 impl Rejection {
@@ -52,6 +53,7 @@ impl Rejection {
             Self::TooLarge => "too-large",
             Self::Timestamp => "timestamp",
             Self::Invalid => "invalid-record",
+            Self::Conflict => "conflict",
         }
     }
 
@@ -65,7 +67,9 @@ impl Rejection {
                 "change message.timestamp.before.max.ms and message.timestamp.after.max.ms of that topic"
             }
             Self::Invalid => "change cleanup.policy of that topic (a compacted one needs keys)",
-            Self::MissingId | Self::Unparsable => "look at the settings of that topic",
+            Self::MissingId | Self::Unparsable | Self::Conflict => {
+                "look at the settings of that topic"
+            }
         }
     }
 }
@@ -80,8 +84,11 @@ pub struct Tally {
     pub rejected_missing_id: u64,
     pub rejected_unparsable: u64,
     pub rejected_refused: u64,
+    pub rejected_conflict: u64,
     pub dropped: u64,
     pub missing_id: u64,
+    /// Records with an id that was remembered, and another payload; they are also counted above.
+    pub conflicts: u64,
     pub duplicate_ages_ms: Vec<i64>,
     /// Of the ids that were let through, those that the sentinel wants to know of.
     pub samples: Vec<Fingerprint>,
@@ -124,14 +131,25 @@ pub struct Scope {
 
 /// What the windows say of a record with an id.
 pub enum Judgement {
-    Forward,
+    /// `conflicts`: its id is remembered with another payload, and `id.conflicts` is forward.
+    Forward { conflicts: bool },
     Duplicate {
         first: First,
         /// Stream time since the id was let through (or last renewed), in ms.
         age_ms: i64,
         /// The first record is in the transaction that is open now.
         in_overlay: bool,
+        /// Its payload is known to be another one than was let through.
+        conflicts: bool,
     },
+}
+
+/// A record with an id, as the windows see it.
+pub struct Judged {
+    pub fingerprint: Fingerprint,
+    pub offset: i64,
+    /// Hash of its payload; 0 where payloads are not compared.
+    pub payload: u64,
 }
 
 /// The position of the first record of an id.
@@ -178,11 +196,12 @@ impl Scope {
     /// A verdict of its window, with the position that belongs to it.
     fn judgement(&self, verdict: Verdict) -> Judgement {
         match verdict {
-            Verdict::Forward => Judgement::Forward,
+            Verdict::Forward => Judgement::Forward { conflicts: false },
             Verdict::Duplicate {
                 first_offset,
                 age_ms,
                 in_overlay,
+                conflicts,
             } => Judgement::Duplicate {
                 first: First {
                     topic: Arc::clone(&self.topic),
@@ -191,6 +210,7 @@ impl Scope {
                 },
                 age_ms,
                 in_overlay,
+                conflicts,
             },
         }
     }
@@ -247,6 +267,8 @@ impl Scope {
         topic.rejected_missing_id.inc_by(tally.rejected_missing_id);
         topic.rejected_unparsable.inc_by(tally.rejected_unparsable);
         topic.rejected_refused.inc_by(tally.rejected_refused);
+        topic.rejected_conflict.inc_by(tally.rejected_conflict);
+        topic.conflicts.inc_by(tally.conflicts);
         topic.dropped.inc_by(tally.dropped);
         topic.missing_id.inc_by(tally.missing_id);
         for age in tally.duplicate_ages_ms {
@@ -329,9 +351,14 @@ impl Scopes {
     pub fn judge(
         &mut self,
         place: usize,
-        fingerprint: Fingerprint,
-        offset: i64,
+        record: &Judged,
+        on_conflict: Conflicts,
     ) -> Result<Judgement, (usize, Damage)> {
+        let Judged {
+            fingerprint,
+            offset,
+            payload,
+        } = *record;
         let Self {
             slots,
             families,
@@ -346,7 +373,7 @@ impl Scopes {
             let Some(scope) = &mut slots[other] else {
                 continue;
             };
-            let recalled = scope.window.recall(fingerprint, now);
+            let recalled = scope.window.recall(fingerprint, payload, now);
             if let Some(duplicate) = recalled.map_err(|damage| (other, damage))? {
                 // It may have been renewed there.
                 scope.touched |= scope.window.is_dirty();
@@ -354,13 +381,20 @@ impl Scopes {
             }
         }
         let Some(Some(scope)) = slots.get_mut(place) else {
-            return Ok(Judgement::Forward);
+            return Ok(Judgement::Forward { conflicts: false });
         };
         scope.window.advance(now);
-        let verdict = scope.window.judge(fingerprint, offset);
-        verdict
-            .map(|verdict| scope.judgement(verdict))
-            .map_err(|damage| (place, damage))
+        let now = scope.window.stream_time_ms();
+        let recalled = scope.window.recall(fingerprint, payload, now);
+        let conflicts = match recalled.map_err(|damage| (place, damage))? {
+            None => false,
+            Some(Verdict::Duplicate {
+                conflicts: true, ..
+            }) if on_conflict == Conflicts::Forward => true,
+            Some(duplicate) => return Ok(scope.judgement(duplicate)),
+        };
+        scope.window.let_through(fingerprint, offset, payload);
+        Ok(Judgement::Forward { conflicts })
     }
 
     /// Families of active scopes that are kin, by their places; none where there is no kinship.

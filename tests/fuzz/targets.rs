@@ -287,6 +287,7 @@ pub fn store(bytes: &[u8]) -> bool {
                 time_ms: id as i64,
                 offset: (id >> 64) as i64,
                 ordinal,
+                payload: if bytes.len() % 2 == 0 { 0 } else { id as u64 },
             };
             (id, entry)
         })

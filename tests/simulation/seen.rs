@@ -179,6 +179,7 @@ impl Seen for Plain {
                 time_ms: row.time_ms,
                 offset: row.offset,
                 ordinal: row.ordinal,
+                payload: 0,
             };
             remembers(
                 self.window(),
@@ -198,6 +199,7 @@ impl Seen for Plain {
             first_offset: row.offset,
             age_ms: (clock.stream_time_ms.unwrap_or(0) - row.time_ms).max(0),
             in_overlay,
+            conflicts: false,
         }
     }
 

@@ -120,6 +120,7 @@ impl Scan {
                 time_ms: run.times_ms[at],
                 offset: run.offsets[at],
                 ordinal: run.first_ordinal + at as u64,
+                payload: run.payloads.get(at).copied().unwrap_or(0),
             };
             self.found = Some((entry, journal_offset));
             self.times_found += 1;
@@ -236,6 +237,7 @@ mod tests {
             time_ms: 3,
             offset: 30,
             ordinal: 13,
+            ..Entry::default()
         };
         assert_eq!((scan.found, scan.times_found), (Some((entry, 7)), 2));
         assert_eq!((scan.stream_time_ms, scan.next_ordinal), (Some(3), 14));
