@@ -271,6 +271,49 @@ fn a_scope_of_several_partitions_has_its_own_assignor_and_counts_no_ids() {
 }
 
 #[test]
+fn conflicts_have_a_policy_and_a_payload() {
+    let id = |more: &str| LEAST.replace("id: {from: key}", &format!("id: {{from: key, {more}}}"));
+    let loaded = |more: &str, rest: &str| from_str(&(id(more) + rest), "c.yaml", &env(&[]));
+    let rejected = "rejected: {topic: r}\n";
+    for (word, conflicts) in Conflicts::ALL {
+        let config = loaded(&format!("conflicts: {word}"), rejected).unwrap();
+        assert_eq!(
+            (config.id.conflicts, config.id.payload),
+            (conflicts, Payload::Value)
+        );
+    }
+    let payload = |text: &str| {
+        let more = format!("conflicts: count, payload: {text}");
+        loaded(&more, "").map(|config| config.id.payload)
+    };
+    assert_eq!(
+        payload("value_and_headers").unwrap(),
+        Payload::ValueAndHeaders
+    );
+    let pointers = Payload::JsonWithout(vec!["/sent".to_owned(), "/a~1b/0".to_owned()]);
+    assert_eq!(
+        payload("{json_without: [/sent, /a~1b/0]}").unwrap(),
+        pointers
+    );
+    for wrong in [
+        "headers",
+        "{json_without: []}",
+        "{json_without: [sent]}",
+        "{json: [/a]}",
+        "[/a]",
+        "{json_without: ['']}",
+    ] {
+        assert!(payload(wrong).is_err(), "{wrong}");
+    }
+    let faults = loaded("conflicts: reject", "").unwrap_err().to_string();
+    assert!(faults.contains("rejected.topic is not set"), "{faults}");
+    let faults = loaded("conflicts: forward", "scope: topic\n")
+        .unwrap_err()
+        .to_string();
+    assert!(faults.contains("choose count or reject"), "{faults}");
+}
+
+#[test]
 fn a_mode_is_one_of_three_words_and_marks_need_no_topic_of_duplicates() {
     assert_eq!(with("").mode, Mode::Filter);
     assert_eq!(

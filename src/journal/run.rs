@@ -462,6 +462,7 @@ mod tests {
                 whole.fingerprints.extend(part.fingerprints);
                 whole.times_ms.extend(part.times_ms);
                 whole.offsets.extend(part.offsets);
+                whole.payloads.extend(part.payloads);
             }
             prop_assert_eq!(whole, run);
         }

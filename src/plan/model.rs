@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Conflicts, Mode};
 use crate::store::chunk::{ENTRIES_PER_CHUNK, chunks_for};
 use crate::topics::settings::JOURNAL_SEGMENT_BYTES;
 use crate::window::sizing;
@@ -25,6 +25,8 @@ const SLED: f64 = 1.08;
 const CHUNK_BYTES: f64 = 52.0;
 /// Of a run, beside its columns: header and checksum, and about 28 for its terms.
 const RUN_BYTES: f64 = 82.0;
+/// Of an id, where payloads are compared: in the journal as on the disk.
+const PAYLOAD_BYTES: f64 = 8.0;
 /// Kafka's of a record batch and its one record, beside the value; and of a transaction's marker.
 const BATCH_BYTES: f64 = 61.0 + 10.0;
 const MARKER_BYTES: f64 = 78.0;
@@ -159,10 +161,19 @@ impl Partition {
         let a_second = entries_per_s.max(f64::MIN_POSITIVE);
         // The active slice is not there, and half of the oldest is over.
         let ids_on_disk = ids_remembered + ids_a_slice / 2.0;
-        let disk_bytes = SLED * ids_on_disk * stored_bytes(ids_a_slice, a_second, load);
+        let has_payloads = config.id.conflicts != Conflicts::Ignore;
+        let payload = if has_payloads { PAYLOAD_BYTES } else { 0.0 };
+        let stored = stored_bytes(ids_a_slice, a_second, load) + payload;
+        let disk_bytes = SLED * ids_on_disk * stored;
         let transactions_per_s = transactions_per_s(load, config, records_per_s);
         let ids_a_run = (entries_per_s / transactions_per_s).max(1e-9);
-        let journal_bytes = ids_held * run_bytes(ids_a_run, a_second, load) / ids_a_run;
+        let run = run_bytes(ids_a_run, a_second, load) + ids_a_run * payload;
+        let journal_bytes = ids_held * run / ids_a_run;
+        let active_bytes = sizing::table_bytes(ids_a_slice);
+        let payloads = match has_payloads {
+            true => sizing::payload_table_bytes(ids_a_slice),
+            false => 0.0,
+        };
         Self {
             new_ids_per_s,
             ids_remembered,
@@ -175,7 +186,7 @@ impl Partition {
                 ids_a_slice,
                 config.store.false_positive_rate,
             ),
-            active_bytes: sizing::table_bytes(ids_a_slice),
+            active_bytes: active_bytes + payloads,
             disk_bytes,
             journal_bytes,
             transactions_per_s,

@@ -44,6 +44,9 @@ struct Packed {
 /// Of an id in the map, beside the map's own byte.
 pub(super) const ENTRY_BYTES: usize = size_of::<(Key, Packed)>();
 
+/// The same of an id in the table of payloads.
+pub(super) const PAYLOAD_ENTRY_BYTES: usize = size_of::<(Key, u64)>();
+
 impl Slice {
     /// An empty slice with room for so many ids. `first_ordinal` is the end of the slice before it,
     /// `journal_from` the journal offset of the first run that it takes entries from.

@@ -13,12 +13,11 @@ fn new_window(limits: Window) -> SeenWindow {
 
 fn judge(window: &mut SeenWindow, fingerprint: u128, offset: i64) -> Verdict {
     // As evenly spread as real fingerprints are.
-    window
-        .judge(
-            fingerprint.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
-            offset,
-        )
-        .unwrap()
+    window.judge(spread(fingerprint), offset).unwrap()
+}
+
+fn spread(fingerprint: u128) -> u128 {
+    fingerprint.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
 }
 
 fn merge(window: &mut SeenWindow, journal_offset: i64) {
@@ -266,4 +265,65 @@ fn the_filter_grows_with_the_rate_and_shrinks_with_it() {
     let slow_again = at_rate(&mut window, 2);
     assert!(fast > 3 * slow, "{slow} {fast}");
     assert!(slow_again < 2 * slow, "{slow} {slow_again}");
+}
+
+/// A payload is known in the overlay, in memory, in a sealed slice, and to whoever reads the runs.
+#[test]
+fn a_payload_is_kept_beside_its_id_wherever_that_is() {
+    let conflicts = |window: &mut SeenWindow, id: u64, payload: u64| {
+        let now = window.stream_time_ms();
+        let seen = window.recall(spread(u128::from(id)), payload, now).unwrap();
+        match seen {
+            Some(Verdict::Duplicate { conflicts, .. }) => conflicts,
+            other => panic!("{id}: {other:?}"),
+        }
+    };
+    let mut window = new_window(HOUR);
+    let mut reader = new_window(HOUR);
+    for id in 0..5_000_u64 {
+        window.observe(Some(id.cast_signed()), i64::MAX);
+        // Of one in three nothing is known.
+        let payload = if id % 3 == 0 { 0 } else { id + 1 };
+        window.let_through(spread(u128::from(id)), id.cast_signed(), payload);
+        assert!(!conflicts(&mut window, id, payload));
+        assert_eq!(conflicts(&mut window, id, 9_999), id % 3 != 0);
+        if id % 10 == 9 {
+            let run = window.pending_run(7, 0);
+            merge(&mut window, id.cast_signed() / 10);
+            let read = Anchor {
+                offset: id.cast_signed() / 10,
+                checksum: 0,
+            };
+            reader.apply(&run, read).unwrap();
+            while reader.tend(1).unwrap() > 0 {}
+        }
+    }
+    assert!(window.slices() > 3 && reader.slices() > 3);
+    for id in 0..5_000 {
+        for window in [&mut window, &mut reader] {
+            assert!(!conflicts(window, id, id + 1));
+            assert!(!conflicts(window, id, 0));
+            assert_eq!(conflicts(window, id, 9_999), id % 3 != 0, "{id}");
+        }
+    }
+}
+
+#[test]
+fn what_conflicts_renews_nothing() {
+    let mut window = new_window(Window {
+        refresh: true,
+        ..HOUR
+    });
+    window.observe(Some(0), i64::MAX);
+    window.let_through(1, 0, 5);
+    window.observe(Some(3_000_000), i64::MAX);
+    assert!(matches!(
+        window.recall(1, 6, None),
+        Ok(Some(Verdict::Duplicate {
+            conflicts: true,
+            ..
+        }))
+    ));
+    window.observe(Some(3_700_000), i64::MAX);
+    assert_eq!(window.recall(1, 5, None), Ok(None));
 }
