@@ -287,7 +287,11 @@ pub fn store(bytes: &[u8]) -> bool {
                 time_ms: id as i64,
                 offset: (id >> 64) as i64,
                 ordinal,
-                payload: if bytes.len() % 2 == 0 { 0 } else { id as u64 },
+                payload: if bytes.len().is_multiple_of(2) {
+                    0
+                } else {
+                    id as u64
+                },
             };
             (id, entry)
         })
