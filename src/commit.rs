@@ -85,10 +85,13 @@ pub fn prepare(
     let deadline = open.deadline(config);
     let terms = Terms::from(config);
     for (place, scope) in scopes.active() {
-        if !(scope.touched && (scope.must_write_run || scope.window.is_dirty())) {
+        let bypassed = scope.tally.bypassed > 0;
+        let has_run = scope.must_write_run || scope.window.is_dirty() || bypassed;
+        if !(scope.touched && has_run) {
             continue;
         }
         let mut pending = scope.window.pending_run(scope.identity, scope.next_offset);
+        pending.bypassed = bypassed;
         pending.terms = Some(terms.clone());
         for part in pending.encode(MAX_IDS_PER_RUN) {
             scope.last_run_checksum = run::checksum(&part);

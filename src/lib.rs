@@ -16,6 +16,7 @@ pub mod broken;
 pub mod cli;
 pub mod commit;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod exit;
 pub mod http;

@@ -72,6 +72,9 @@ pub struct Metrics {
     pub schema_requests: IntCounterVec,
     /// 1 while the store cannot be used and seen ids are held in memory.
     pub store_degraded: IntGauge,
+    pub paused: IntGauge,
+    pub bypass: IntGauge,
+    pub admin_requests: IntCounterVec,
     /// Estimated memory of the open databases of the store, in bytes.
     pub store_memory_bytes: IntGauge,
 }
@@ -98,6 +101,8 @@ pub struct TopicMetrics {
     pub rejected_conflict: IntCounter,
     /// Records with an id that is remembered with another payload, whatever became of them.
     pub conflicts: IntCounter,
+    /// Forwarded because of a bypass alone; they are also in `forwarded`.
+    pub bypassed: IntCounter,
     /// Dropped because the id is missing and `id.missing` says drop.
     pub dropped: IntCounter,
     /// Records without an id, whatever became of them; they are also in one of the counters above.
@@ -154,6 +159,7 @@ struct TopicFamilies {
     dropped: IntCounterVec,
     missing_id: IntCounterVec,
     conflicts: IntCounterVec,
+    bypassed: IntCounterVec,
     duplicate_age: HistogramVec,
     sentinel_samples: IntCounterVec,
     sentinel_crossings: IntCounterVec,
@@ -278,6 +284,22 @@ impl Metrics {
                 "kafka_dedup_schema_requests_total",
                 "Questions to the schema registry, by outcome: answered, unknown (it has no such schema), failed, refused (a schema that is too large).",
                 &["outcome"],
+            ),
+            paused: int_gauge(
+                r,
+                "kafka_dedup_paused",
+                "1 while an operator has paused a topic or all, else 0.",
+            ),
+            bypass: int_gauge(
+                r,
+                "kafka_dedup_bypass",
+                "1 while an operator has everything forwarded, duplicates too, else 0.",
+            ),
+            admin_requests: counters(
+                r,
+                "kafka_dedup_admin_requests_total",
+                "Requests to the admin interface, by command and outcome: done, refused, failed.",
+                &["command", "outcome"],
             ),
             store_degraded: int_gauge(
                 r,
@@ -434,6 +456,12 @@ impl TopicFamilies {
                 "Records whose id was let through with another payload, whatever became of them; 0 with id.conflicts: ignore. Each is also counted as forwarded, duplicate or rejected.",
                 &["topic"],
             ),
+            bypassed: counters(
+                r,
+                "kafka_dedup_records_bypassed_total",
+                "Records that were forwarded because of a bypass alone; each is also counted as forwarded.",
+                &["topic"],
+            ),
             duplicate_age: histograms(
                 r,
                 "kafka_dedup_duplicate_age_seconds",
@@ -487,6 +515,7 @@ impl TopicFamilies {
             rejected_refused: rejected("refused"),
             rejected_conflict: rejected("conflict"),
             conflicts: self.conflicts.with_label_values(&[topic]),
+            bypassed: self.bypassed.with_label_values(&[topic]),
             dropped: self.dropped.with_label_values(&[topic]),
             missing_id: self.missing_id.with_label_values(&[topic]),
             duplicate_age_seconds: self.duplicate_age.with_label_values(&[topic]),

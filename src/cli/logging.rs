@@ -3,6 +3,7 @@
 
 use std::io::{IsTerminal, stderr};
 use std::panic::{self, PanicHookInfo};
+use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -10,25 +11,78 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{Log, LogFormat};
 use crate::exit::Stop;
 
+/// What is logged, which can be changed while the process runs.
+pub struct LogLevel {
+    configured: String,
+    current: Mutex<String>,
+    reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+}
+
+impl LogLevel {
+    /// A filter, or the configured one.
+    ///
+    /// # Errors
+    /// [`Stop::usage`] when it is no filter.
+    pub fn set(&self, level: Option<&str>) -> Result<(), Stop> {
+        let level = level.unwrap_or(&self.configured);
+        (self.reload)(filter(level)?)
+            .map_err(|error| Stop::internal(format!("the log cannot be changed: {error}")))?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        level.clone_into(&mut current);
+        tracing::warn!("log.level is {level:?} now");
+        Ok(())
+    }
+
+    pub fn current(&self) -> String {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    /// Of a process that logs nothing.
+    #[cfg(test)]
+    pub fn of_test() -> Self {
+        Self {
+            configured: "info".to_owned(),
+            current: Mutex::new("info".to_owned()),
+            reload: Box::new(|_| Ok(())),
+        }
+    }
+}
+
 /// Starts logging for the rest of the process.
 ///
 /// # Errors
 /// [`Stop::usage`] when `log.level` is no filter; [`Stop::internal`] when logging was started
 /// before.
-pub fn start(log: &Log) -> Result<(), Stop> {
+pub fn start(log: &Log) -> Result<LogLevel, Stop> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.level)?)
         .with_ansi(stderr().is_terminal())
         // Told on standard error, which is what just failed: that would be a panic.
         .log_internal_errors(false)
         .with_writer(stderr);
+    let reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
     match log.format {
-        LogFormat::Text => builder.finish().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            reload = Box::new(move |filter| handle.reload(filter).map_err(|it| it.to_string()));
+            builder.finish().try_init()
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            reload = Box::new(move |filter| handle.reload(filter).map_err(|it| it.to_string()));
+            builder.finish().try_init()
+        }
     }
     .map_err(|error| Stop::internal(format!("logging cannot be started: {error}")))?;
     panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(LogLevel {
+        configured: log.level.clone(),
+        current: Mutex::new(log.level.clone()),
+        reload,
+    })
 }
 
 fn filter(level: &str) -> Result<EnvFilter, Stop> {

@@ -3,6 +3,7 @@
 //! Whatever ends the process other than success says so in one sentence, which is the last line on
 //! standard error.
 
+mod admin;
 pub mod check;
 mod clock;
 pub mod logging;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::admin::AdminArgs;
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
 use crate::inspect::{self, ExportArgs, InspectArgs};
@@ -41,6 +43,8 @@ Examples:
   kafka-dedup export -c dedup.yaml --output seen.csv
                                         the remembered ids as a table
   kafka-dedup verify -c dedup.yaml      is the output what it must be?
+  kafka-dedup admin -c dedup.yaml seen --topic orders --id 4711
+                                        ask and tell a running process
 
 Every key of the file can also be set in the environment:
   KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS=broker-1:9092 kafka-dedup run -c dedup.yaml
@@ -85,6 +89,8 @@ enum Command {
     Export(ExportArgs),
     /// Audit the output against the input: each id once, in order, nothing missing, nothing altered
     Verify(VerifyArgs),
+    /// Ask and tell a running process: is an id seen, forget it, pause, bypass, rebuild, log level
+    Admin(AdminArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
 }
@@ -125,6 +131,7 @@ impl Command {
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Export(arguments) => inspect::export(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
+            Self::Admin(arguments) => admin::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
         }
     }
@@ -189,6 +196,9 @@ mod tests {
             &["plan", "--rate", "5", "--duplicates", "101%"],
             &["plan", "--rate", "5", "--instances", "0"],
             &["verify", "-c", "f.yaml", "--from", "yesterday"],
+            &["admin", "-c", "f.yaml"],
+            &["admin", "-c", "f.yaml", "bypass"],
+            &["admin", "-c", "f.yaml", "seen", "--topic", "t"],
             &["walk"],
             &["--frobnicate"],
         ] {
@@ -222,6 +232,7 @@ mod tests {
             "inspect  Show what the store and the journal hold",
             "export   Write the seen window as CSV",
             "verify   Audit the output against the input",
+            "admin    Ask and tell a running process",
             "demo     Show the whole thing",
             "kafka-dedup check -c dedup.yaml",
             "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS",

@@ -15,7 +15,9 @@ use crate::cli::signals::Signals;
 use crate::cli::supervisor::{LEAVE_TIMEOUT, LOOK, supervise};
 use crate::cli::watchdog::Watchdog;
 use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window, environment, load};
+use crate::control::Control;
 use crate::exit::Stop;
+use crate::http::admin::Admin;
 use crate::http::health::{Condition, Health, worker_component};
 use crate::http::server::{self, Site};
 use crate::http::status::Status;
@@ -36,7 +38,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(300);
 /// Whatever ends the process; see [`crate::exit::Status`].
 pub fn run(file: &Path) -> Result<(), Stop> {
     let config = Arc::new(load(file, environment())?);
-    logging::start(&config.log)?;
+    let level = logging::start(&config.log)?;
     announce(&config, file);
 
     let runtime = start_runtime()?;
@@ -57,7 +59,19 @@ pub fn run(file: &Path) -> Result<(), Stop> {
 
     let listeners = runtime.block_on(server::bind(&config.http))?;
     let (stop_http, http_stopped) = watch::channel(false);
-    let http = runtime.spawn(server::serve(listeners, site.clone(), http_stopped));
+    let control = Arc::new(Control::new(
+        config.workers,
+        Arc::clone(&site.metrics),
+        site.health.clone(),
+    ));
+    let admin = Arc::new(Admin::new(
+        &config,
+        Arc::clone(&control),
+        Arc::clone(&site.status),
+        Arc::clone(&site.metrics),
+        level,
+    ));
+    let http = runtime.spawn(server::serve(listeners, site.clone(), admin, http_stopped));
 
     let store = Store::open(
         &config.store.path,
@@ -78,6 +92,7 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         shutdown: Arc::clone(&shutdown),
         runtime: runtime.handle().clone(),
         sentinels: Arc::new(Sentinels::default()),
+        control,
     };
     let result = run_workers(&config, &shared);
 

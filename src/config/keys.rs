@@ -88,6 +88,8 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("http", Section),
     ("http.listen", Text),
     ("http.admin", Text),
+    ("http.admin_token", Text),
+    ("http.admin_hosts", Flow),
     ("log", Section),
     ("log.level", Text),
     ("log.format", Text),

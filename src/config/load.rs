@@ -459,10 +459,43 @@ fn http(section: &Section<'_>) -> Http {
         };
         section.fault("admin", place, sentence);
     }
+    let token = section.optional("admin_token", token);
     Http {
         listen: a,
         admin: b,
+        admin_token: token.value,
+        admin_hosts: admin_hosts(section),
     }
+}
+
+/// Of characters that a header can carry, and too long to be guessed.
+fn token(text: &str) -> Result<String, String> {
+    match text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("a token of 16 characters or more, without blanks".to_owned()),
+    }
+}
+
+fn admin_hosts(section: &Section<'_>) -> Vec<String> {
+    let Some(node) = section.node("admin_hosts") else {
+        return Vec::new();
+    };
+    let Content::List(nodes) = &node.content else {
+        if !matches!(node.content, Content::Null | Content::Faulty) {
+            let sentence = format!("found {}, expected a list of names", node.shown());
+            section.fault("admin_hosts", &node.place, sentence);
+        }
+        return Vec::new();
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let host = |text: &str| match !text.is_empty() && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("the name of a host, without a port".to_owned()),
+    };
+    let hosts = nodes
+        .iter()
+        .filter_map(|node| section.parse("admin_hosts", node, host));
+    hosts.collect()
 }
 
 fn log(section: &Section<'_>) -> Log {

@@ -358,12 +358,31 @@ pub struct Transaction {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `http:` the two listeners. `Debug` prints no token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Http {
     /// Probes and metrics. Default 0.0.0.0:9464.
     pub listen: SocketAddr,
     /// Status and admin. Default 127.0.0.1:9465.
     pub admin: SocketAddr,
+    /// What the admin interface wants to be shown; needed beyond loopback.
+    pub admin_token: Option<String>,
+    /// Names under which the admin interface may be asked, beside addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http")
+            .field("listen", &self.listen)
+            .field("admin", &self.admin)
+            .field(
+                "admin_token",
+                &self.admin_token.as_ref().map(|_| properties::REDACTED),
+            )
+            .field("admin_hosts", &self.admin_hosts)
+            .finish()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -134,6 +134,10 @@ impl Config {
         writeln!(f, "workers: {}", self.workers)?;
         writeln!(f, "http:\n  listen: \"{}\"", self.http.listen)?;
         writeln!(f, "  admin: \"{}\"", self.http.admin)?;
+        let token = or_null(self.http.admin_token.as_ref().map(|_| text(REDACTED)));
+        writeln!(f, "  admin_token: {token}")?;
+        let hosts: Vec<String> = self.http.admin_hosts.iter().map(|it| text(it)).collect();
+        writeln!(f, "  admin_hosts: [{}]", hosts.join(", "))?;
         let format = match self.log.format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",

@@ -1,8 +1,9 @@
 //! What the process tells about itself over HTTP: probes, metrics, version and status.
 //!
 //! Readiness is a latch that components hold ([`health`]); the partitions' table is [`status`];
-//! [`server`] answers. Nothing here touches Kafka.
+//! [`server`] answers, [`admin`] takes orders. Nothing here touches Kafka.
 
+pub mod admin;
 pub mod health;
 pub mod server;
 pub mod status;

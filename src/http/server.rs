@@ -1,8 +1,9 @@
 //! Answers on two listeners: probes, metrics and version for everybody (`http.listen`), the same
-//! and the status page for the operator (`http.admin`). Reads the shared tables, changes nothing.
+//! and the status page for the operator (`http.admin`), beside the [`admin`](super::admin) interface. Reads the
+//! shared tables; only that changes anything.
 //!
-//! Everything a client may use up is bounded (I8): connections, the size of a request's head, and
-//! the life of a connection, which is one request. No handler reads a body.
+//! Everything a client may use up is bounded (I8): connections, the size of a request's head and body, and
+//! the life of a connection, which is one request.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config;
 use crate::exit::Stop;
+use crate::http::admin::{self, Admin};
 use crate::http::{Health, Status};
 use crate::metrics::Metrics;
 
@@ -91,11 +93,17 @@ async fn bind_one(key: &str, address: SocketAddr) -> Result<(TcpListener, Socket
 
 /// Answers on both listeners until `stop` is true or its sender is gone, then lets answers that are
 /// under way end, for 2 s at most.
-pub async fn serve(listeners: Listeners, site: Site, stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listeners: Listeners,
+    site: Site,
+    admin: Arc<Admin>,
+    stop: watch::Receiver<bool>,
+) {
     let public = routes(PUBLIC_PATHS).with_state(site.clone());
     let admin = routes(ADMIN_PATHS)
         .route("/status", get(status))
-        .with_state(site);
+        .with_state(site)
+        .nest(admin::BASE, admin::routes(admin));
     tokio::join!(
         accept(listeners.public, public, stop.clone()),
         accept(listeners.admin, admin, stop)
@@ -103,7 +111,8 @@ pub async fn serve(listeners: Listeners, site: Site, stop: watch::Receiver<bool>
 }
 
 const PUBLIC_PATHS: &str = "there is /livez /readyz /readyz?verbose /metrics /version\n";
-const ADMIN_PATHS: &str = "there is /status /livez /readyz /readyz?verbose /metrics /version\n";
+const ADMIN_PATHS: &str =
+    "there is /status /admin/v1/openapi.json /livez /readyz /readyz?verbose /metrics /version\n";
 
 /// `get` also answers HEAD; axum answers 405 to every other method.
 fn routes(paths: &'static str) -> Router<Site> {
@@ -228,5 +237,7 @@ async fn answer(stream: TcpStream, service: TowerToHyperService<Router>) {
     }
 }
 
+#[cfg(test)]
+mod admin_tests;
 #[cfg(test)]
 mod tests;

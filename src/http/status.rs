@@ -74,6 +74,17 @@ impl Status {
             .insert(worker, rows);
     }
 
+    /// Topics of which there are partitions here, in order.
+    #[must_use]
+    pub fn topics(&self) -> Vec<String> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let topics = rows.values().flatten().map(|row| row.topic.clone());
+        topics
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// The page as JSON, partitions in order of topic and number.
     #[must_use]
     pub fn to_json(&self, ready: bool) -> String {

@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::{Xxh3Builder, xxh3_64_with_seed};
 
 use crate::config::{Conflicts, Id, Payload};
 use crate::kafka::describe;
+use crate::store::Entry;
 
 /// Null is not empty.
 const NULL: u64 = 0x6e75_6c6c;
@@ -26,7 +27,7 @@ impl PayloadHash {
         }
     }
 
-    /// The hash of what counts of a record, never 0; or 0, where payloads are not compared. O(bytes); JSON
+    /// The hash of what counts of a record, neither 0 nor [`Entry::FORGOTTEN`]; or 0, where payloads are not compared. O(bytes); JSON
     /// is parsed, and what is none counts byte by byte.
     pub fn of(&self, message: &BorrowedMessage<'_>) -> u64 {
         let Some(payload) = &self.payload else {
@@ -48,7 +49,7 @@ impl PayloadHash {
                 .and_then(|value| without(value, pointers))
                 .map_or_else(|| self.bytes(value), |text| self.bytes(Some(&text))),
         };
-        hash.max(1)
+        hash.clamp(1, Entry::FORGOTTEN - 1)
     }
 
     fn bytes(&self, bytes: Option<&[u8]>) -> u64 {

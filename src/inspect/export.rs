@@ -250,12 +250,15 @@ impl Rows<'_> {
             return Ok(());
         };
         let columns = run.fingerprints.iter().zip(&run.times_ms).zip(&run.offsets);
-        for (ordinal, ((fingerprint, time_ms), offset)) in (run.first_ordinal..).zip(columns) {
+        let payloads = run.payloads.iter().copied().chain(std::iter::repeat(0));
+        for (ordinal, (((fingerprint, time_ms), offset), payload)) in
+            (run.first_ordinal..).zip(columns.zip(payloads))
+        {
             let entry = Entry {
                 time_ms: *time_ms,
                 offset: *offset,
                 ordinal,
-                ..Entry::default()
+                payload,
             };
             let window = self.config.window;
             if !remembers(window, &entry, self.stream_time_ms, self.next_ordinal) {

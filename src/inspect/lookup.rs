@@ -36,7 +36,20 @@ pub(super) fn wanted(
     if parts.is_empty() {
         return Ok(None);
     }
-    let (given, expected) = (parts.len(), parts_of(&config.id.from));
+    let seed = deployment_seed(&config.kafka.group_id);
+    wanted_id(&config.id.from, seed, &parts).map(Some)
+}
+
+/// The fingerprint of an id that is given by its parts, at least one.
+///
+/// # Errors
+/// 64 for an id that no record can have with this source.
+pub(crate) fn wanted_id(
+    source: &IdSource,
+    seed: u64,
+    parts: &[Vec<u8>],
+) -> Result<Fingerprint, Stop> {
+    let (given, expected) = (parts.len(), parts_of(source));
     if given != expected {
         return Err(Stop::usage(match expected {
             1 => format!(
@@ -52,9 +65,8 @@ pub(super) fn wanted(
             ),
         }));
     }
-    let seed = deployment_seed(&config.kafka.group_id);
-    match fingerprint(&config.id.from, seed, &parts) {
-        Identity::Id(fingerprint) => Ok(Some(fingerprint)),
+    match fingerprint(source, seed, parts) {
+        Identity::Id(fingerprint) => Ok(fingerprint),
         Identity::Missing(_) => Err(Stop::usage(
             "an empty id counts as missing: no record can be known by it",
         )),

@@ -17,7 +17,7 @@ mod text;
 
 pub(crate) use export::deployment;
 pub use export::{ExportArgs, run as export};
-pub(crate) use lookup::from_hex;
+pub(crate) use lookup::{from_hex, wanted_id};
 pub(crate) use progress::Progress;
 pub(crate) use report::{serialize_some_time, time};
 

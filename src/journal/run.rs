@@ -16,14 +16,14 @@
 //! | 42 | 4 | `t`, length of the times in bytes (u32) |
 //! | 46 | `h` | from version 2 on: the terms, see below; in version 1 `h` is 0 |
 //! | 46 + `h` | 16 `n` | fingerprints (u128) |
-//! | … | 8 `n` | in version 3 alone: hashes of the payloads (u64); 0 where one is not known |
+//! | … | 8 `n` | in version 3 alone: hashes of the payloads (u64); 0 where one is not known, 2^64 - 1 where the id was forgotten |
 //! | … | `t` | times in ms, as varints |
 //! | … | the rest | input offsets of the first records, as varints |
 //! | end - 8 | 8 | xxh3_64 of all bytes before it (u64) |
 //!
 //! Flags: bit 0, there is a stream time; from version 2 on also bit 1, the seen set begins here; bit 2, the
 //! run was written by `preload`; bit 3, the
-//! group began after a preload. All others are 0.
+//! group began after a preload; bit 4, records were let through by a bypass. All others are 0.
 //!
 //! Terms: their length without these two bytes (u16), `window.time` in ms and one more (varint, not
 //! zigzag; 0 for none), `window.ids` (the same; 0 for none), with flag bit 3 the input offset at which the
@@ -45,6 +45,7 @@ const HAS_STREAM_TIME: u8 = 1;
 const BEGINS: u8 = 1 << 1;
 const PRELOAD: u8 = 1 << 2;
 const PRELOADED: u8 = 1 << 3;
+const BYPASSED: u8 = 1 << 4;
 const HEADER_BYTES: usize = 46;
 const CHECKSUM_BYTES: usize = 8;
 const FINGERPRINT_BYTES: usize = 16;
@@ -79,6 +80,8 @@ pub struct Run {
     pub begins: bool,
     /// It was written by `preload`, before the service ran.
     pub preload: bool,
+    /// Its transaction let through what was no first letting-through, by an operator's word.
+    pub bypassed: bool,
     /// The input offset at which the group began after a preload, whose runs may have been trimmed.
     pub preloaded: Option<i64>,
 }
@@ -192,6 +195,7 @@ impl Run {
             // The later parts do not count for less than the first.
             | flag(self.begins && first_part && has_terms, BEGINS)
             | flag(self.preload && has_terms, PRELOAD)
+            | flag(self.bypassed && has_terms, BYPASSED)
             | flag(self.preloaded.is_some() && has_terms, PRELOADED)
     }
 
@@ -202,7 +206,9 @@ impl Run {
     pub fn decode(bytes: &[u8]) -> Result<Run, RunError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RunError::Foreign)?;
         let known_flags = match rest.first() {
-            Some(&(VERSION | WITH_PAYLOADS)) => HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED,
+            Some(&(VERSION | WITH_PAYLOADS)) => {
+                HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED | BYPASSED
+            }
             Some(&WITHOUT_TERMS) => HAS_STREAM_TIME,
             Some(&version) => return Err(RunError::Version(version)),
             None => return Err(RunError::Damaged("it is shorter than a header")),
@@ -263,6 +269,7 @@ impl Run {
             terms,
             begins: flags & BEGINS != 0,
             preload: flags & PRELOAD != 0,
+            bypassed: flags & BYPASSED != 0,
             preloaded,
         })
     }

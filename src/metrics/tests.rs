@@ -18,6 +18,7 @@ fn a_scrape_shows_every_metric_with_its_type() {
     let _ = metrics.topic("a");
     let _ = metrics.sentinel("a");
     let _ = metrics.partition("a", 3);
+    metrics.admin_requests.with_label_values(&["state", "done"]);
     metrics
         .client_errors
         .with_label_values(&["BrokerTransportFailure"])
@@ -25,7 +26,9 @@ fn a_scrape_shows_every_metric_with_its_type() {
     assert_eq!(
         families(&metrics),
         [
+            "admin_requests_total counter",
             "build_info gauge",
+            "bypass gauge",
             "client_errors_total counter",
             "commit_step_duration_seconds histogram",
             "duplicate_age_seconds histogram",
@@ -40,8 +43,10 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "last_commit_timestamp_seconds gauge",
             "mode gauge",
             "partition_active gauge",
+            "paused gauge",
             "producer_rebuilds_total counter",
             "rebalances_total counter",
+            "records_bypassed_total counter",
             "records_conflicting_total counter",
             "records_dropped_total counter",
             "records_duplicate_total counter",

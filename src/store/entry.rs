@@ -11,6 +11,15 @@ pub struct Entry {
     /// Input offset of the first record, which a renewal does not change.
     pub offset: i64,
     pub ordinal: u64,
-    /// Hash of the payload that was let through; 0 where it is not known.
+    /// Hash of the payload that was let through; 0 where it is not known; [`Entry::FORGOTTEN`].
     pub payload: u64,
+}
+
+impl Entry {
+    /// In place of a payload: the id was forgotten then, by an operator. No payload has this hash.
+    pub const FORGOTTEN: u64 = u64::MAX;
+
+    pub fn is_forgotten(&self) -> bool {
+        self.payload == Self::FORGOTTEN
+    }
 }

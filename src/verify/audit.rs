@@ -140,6 +140,8 @@ struct Received {
     identity: Identity,
     /// Hash of its payload; 0 where payloads are not compared.
     payload: u64,
+    /// Its transaction let records through by a bypass.
+    bypassed: bool,
     body: Body,
     output_partition: i32,
 }
@@ -203,10 +205,24 @@ impl Scope {
                 None,
             ];
         }
+        let may_be = match must {
+            Must::Be => Must::MayBe,
+            other => other,
+        };
         let id = match record.identity {
             Identity::Id(id) => id,
             Identity::Missing(reason) => {
                 return match config.id.missing {
+                    missing if missing != Missing::Forward && record.bypassed => {
+                        self.row.unknown += counts;
+                        let rejected = expected(place(reason.as_str()), None, may_be);
+                        let rejects = missing == Missing::Reject;
+                        [
+                            Some((output, expected(0, None, may_be))),
+                            rejects.then_some((self.rejected, rejected)),
+                            None,
+                        ]
+                    }
                     Missing::Forward => {
                         self.row.forwarded += counts;
                         [Some((output, expected(0, None, must))), None, None]
@@ -231,11 +247,12 @@ impl Scope {
             config::Scope::Partition => self.judge.judge(id, offset, record.payload),
             config::Scope::Copartition | config::Scope::Topic => Verdict::Unsure,
         };
-        let duplicates = self.duplicates.unwrap_or(output);
-        let may_be = match must {
-            Must::Be => Must::MayBe,
-            other => other,
+        let verdict = match verdict {
+            Verdict::Forward => Verdict::Forward,
+            _ if record.bypassed => Verdict::Unsure,
+            verdict => verdict,
         };
+        let duplicates = self.duplicates.unwrap_or(output);
         // The service may not have known the first payload.
         let conflicting = || {
             let conflict = expected(place("conflict"), None, may_be);
@@ -582,12 +599,13 @@ impl Audit {
         let identity = self
             .identifier
             .identify_in_time(&message, room.schemas, go_on)?;
-        let record = Received {
+        let mut record = Received {
             offset: message.offset(),
             time_ms: message.timestamp().to_millis(),
             own_time: record::is_append_time(&message),
             identity,
             payload: self.payloads.of(&message),
+            bypassed: false,
             body: Body::of(&message, 0),
             output_partition: scope.output_partition(&message, room.config),
         };
@@ -602,6 +620,10 @@ impl Audit {
                 .witness
                 .wall(record.offset, &mut self.feeds, room.progress)?;
             scope.judge.observe(record.time_ms, record.own_time, wall);
+            for id in scope.witness.take_forgotten() {
+                scope.judge.forget(id);
+            }
+            record.bypassed = scope.witness.is_bypassed(record.offset);
         }
         for (target, expected) in scope.judge(&record, room.config).into_iter().flatten() {
             match target {

@@ -309,6 +309,11 @@ impl Judge {
         verdict
     }
 
+    /// An operator had an id forgotten: the next record with it is new. O(1).
+    pub fn forget(&mut self, id: Fingerprint) {
+        self.seen.remove(&id);
+    }
+
     /// An unsure record has turned out to have been forwarded.
     pub fn was_forwarded(&mut self, id: Fingerprint, offset: i64) {
         if let Some(seen) = self.seen.get_mut(&id)

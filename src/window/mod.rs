@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::broken::{self, Bug};
 use crate::config;
-use crate::journal::run::Run;
+use crate::journal::run::{NO_OFFSET, Run};
 pub use crate::store::Fingerprint;
 use crate::store::{Anchor, Checkpoint, Damage, Entry, Loaded, Shelf};
 pub use filter::Counts;
@@ -115,7 +115,7 @@ pub fn remembers(
         stream_time_ms,
         next_ordinal,
     };
-    Limits::new(window).remember(entry, &clock)
+    !entry.is_forgotten() && Limits::new(window).remember(entry, &clock)
 }
 
 /// The seen set of one scope.
@@ -293,6 +293,25 @@ impl SeenWindow {
         self.overlay.push(fingerprint, offset, payload, true);
     }
 
+    /// What it remembers of an id, and how old that is in ms of stream time. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn look_up(&mut self, fingerprint: Fingerprint) -> Result<Option<(Entry, u64)>, Damage> {
+        let clock = self.overlay.clock;
+        let found = self.find(fingerprint)?;
+        let entry = found.map(|(entry, _)| entry);
+        let remembered = entry.filter(|it| !it.is_forgotten() && self.limits.remember(it, &clock));
+        Ok(remembered.map(|entry| (entry, clock.age_ms(entry.time_ms))))
+    }
+
+    /// Forgets an id, as part of the open transaction: from its commit on, here and for whoever reads the
+    /// journal. It takes an ordinal. O(1).
+    pub fn forget_id(&mut self, fingerprint: Fingerprint) {
+        self.overlay
+            .push(fingerprint, NO_OFFSET, Entry::FORGOTTEN, false);
+    }
+
     /// Whether it remembers an id at this stream time of its scope: [`Verdict::Duplicate`], or `None`. Like
     /// [`Self::judge`] otherwise, but that an id that is not remembered is not let through by it. `payload` is
     /// a hash of the record's, or 0 where payloads are not compared; a conflicting one renews nothing.
@@ -312,7 +331,7 @@ impl SeenWindow {
         };
         let seen = self
             .find(fingerprint)?
-            .filter(|(entry, _)| self.limits.remember(entry, &clock));
+            .filter(|(it, _)| !it.is_forgotten() && self.limits.remember(it, &clock));
         let Some((entry, in_overlay)) = seen else {
             return Ok(None);
         };

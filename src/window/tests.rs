@@ -327,3 +327,63 @@ fn what_conflicts_renews_nothing() {
     window.observe(Some(3_700_000), i64::MAX);
     assert_eq!(window.recall(1, 5, None), Ok(None));
 }
+
+/// What was forgotten hides the older entry wherever that is, and does not come back.
+#[test]
+fn a_forgotten_id_is_new_again_in_memory_in_slices_and_from_the_journal() {
+    let (time_ms, ids) = (None, Some(100_000));
+    for limits in [
+        HOUR,
+        Window {
+            refresh: true,
+            ..HOUR
+        },
+        Window {
+            time_ms,
+            ids,
+            ..HOUR
+        },
+    ] {
+        let (mut window, mut reader) = (new_window(limits), new_window(limits));
+        for id in 0..6_000_u64 {
+            window.observe(Some(id.cast_signed()), i64::MAX);
+            assert_eq!(judge(&mut window, u128::from(id), 0), Verdict::Forward);
+            // A near one, and one that is in a sealed slice by now.
+            for forgotten in [id.saturating_sub(1), id.saturating_sub(3_000)] {
+                if forgotten % 50 == 10 {
+                    window.forget_id(spread(u128::from(forgotten)));
+                }
+            }
+            if id % 10 == 9 {
+                let run = window.pending_run(7, 0);
+                let offset = id.cast_signed() / 10;
+                merge(&mut window, offset);
+                reader
+                    .apply(
+                        &run,
+                        Anchor {
+                            offset,
+                            checksum: 0,
+                        },
+                    )
+                    .unwrap();
+                while reader.tend(1).unwrap() > 0 {}
+            }
+        }
+        for window in [&mut window, &mut reader] {
+            for id in 0..6_000_u64 {
+                let found = window.look_up(spread(u128::from(id))).unwrap();
+                assert_eq!(found.is_none(), id % 50 == 10, "{id}");
+            }
+            // Let through once more, it is remembered.
+            assert_eq!(judge(window, 10, 7), Verdict::Forward);
+            assert!(matches!(
+                judge(window, 10, 8),
+                Verdict::Duplicate {
+                    first_offset: 7,
+                    ..
+                }
+            ));
+        }
+    }
+}

@@ -45,7 +45,11 @@ impl Worker {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition,
-                state: if scope.pace.held { "ahead" } else { "active" },
+                state: match (self.shared.control.is_paused(name), scope.pace.held) {
+                    (true, _) => "paused",
+                    (false, true) => "ahead",
+                    (false, false) => "active",
+                },
                 next_offset: Some(scope.committed_offset),
                 lag,
                 stream_time_ms: scope.window.stream_time_ms(),
@@ -75,6 +79,7 @@ impl Worker {
             .set(i64::try_from(memory).unwrap_or(i64::MAX));
         self.tell_recovery();
         self.look_at_membership();
+        self.shared.control.remind();
         self.tell_schemas();
         Ok(())
     }

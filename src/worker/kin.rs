@@ -115,6 +115,9 @@ impl Worker {
     /// Whether a partition may be read: all of its kin is restored, and it is not ahead of them.
     pub(super) fn may_start(&mut self, whole: &Whole, partition: &Partition) -> bool {
         let (name, number) = partition;
+        if self.shared.control.is_paused(name) {
+            return false;
+        }
         if self.has_kin() && !whole.contains(kinship(self.config.scope, name, *number)) {
             return false;
         }
@@ -172,7 +175,7 @@ impl Worker {
     }
 
     /// Stops reading partitions until they are started again, at these offsets.
-    fn hold(&mut self, held: Vec<(Partition, i64)>) {
+    pub(super) fn hold(&mut self, held: Vec<(Partition, i64)>) {
         let waiting = |it: &Partition| self.to_start.iter().any(|(partition, _)| partition == it);
         let held: Vec<_> = held.into_iter().filter(|(it, _)| !waiting(it)).collect();
         let partitions: Vec<Partition> = held.iter().map(|(it, _)| it.clone()).collect();

@@ -15,6 +15,7 @@ mod housekeeping;
 pub mod judge;
 mod kin;
 mod membership;
+mod orders;
 mod partitions;
 mod pulse;
 mod schemas;
@@ -33,6 +34,7 @@ use rdkafka::message::Message;
 
 use crate::commit::{self, Open, Trouble};
 use crate::config::{Config, Start};
+use crate::control::Control;
 use crate::exit::Stop;
 use crate::http::health::{Condition, Health, worker_component};
 use crate::http::status::{PartitionStatus, Status};
@@ -70,6 +72,7 @@ pub struct Shared {
     pub pulses: Arc<[Pulse]>,
     pub runtime: tokio::runtime::Handle,
     pub sentinels: Arc<Sentinels>,
+    pub control: Arc<Control>,
 }
 
 /// How long one poll may wait for records.
@@ -245,6 +248,9 @@ impl Worker {
                 self.at("looking for topics");
                 self.discover_topics()?;
             }
+            self.at("obeying");
+            self.obey()?;
+            self.heed_pauses();
             self.at("starting restored partitions");
             self.release_awaiting();
             self.keep_pace();
@@ -340,6 +346,7 @@ impl Worker {
                                         open,
                                         config: &self.config,
                                         payloads: &self.payloads,
+                                        bypass: self.shared.control.is_bypassed(),
                                     };
                                     room.judge(&message, place, identity, wall_ms)
                                 }))
@@ -385,6 +392,7 @@ impl Worker {
 
     fn poll_timeout(&self) -> Duration {
         let starting = self.to_start.len() > self.awaiting.len() || self.schema_is_near();
+        let starting = starting && !self.shared.control.pauses();
         let waited_for = !self.scopes.recovering().is_empty() || starting || self.tending;
         let busy = if waited_for {
             Duration::from_millis(5)

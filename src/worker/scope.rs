@@ -89,6 +89,8 @@ pub struct Tally {
     pub missing_id: u64,
     /// Records with an id that was remembered, and another payload; they are also counted above.
     pub conflicts: u64,
+    /// Records that were forwarded because of a bypass alone.
+    pub bypassed: u64,
     pub duplicate_ages_ms: Vec<i64>,
     /// Of the ids that were let through, those that the sentinel wants to know of.
     pub samples: Vec<Fingerprint>,
@@ -269,6 +271,7 @@ impl Scope {
         topic.rejected_refused.inc_by(tally.rejected_refused);
         topic.rejected_conflict.inc_by(tally.rejected_conflict);
         topic.conflicts.inc_by(tally.conflicts);
+        topic.bypassed.inc_by(tally.bypassed);
         topic.dropped.inc_by(tally.dropped);
         topic.missing_id.inc_by(tally.missing_id);
         for age in tally.duplicate_ages_ms {

@@ -147,6 +147,7 @@ impl Deployment {
         Instance {
             child,
             http,
+            config,
             log,
             store,
         }
@@ -213,6 +214,8 @@ impl Deployment {
 pub struct Instance {
     child: Child,
     pub http: u16,
+    /// Its config.
+    pub config: PathBuf,
     pub log: PathBuf,
     pub store: PathBuf,
 }

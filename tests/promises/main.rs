@@ -3,6 +3,7 @@
 //! One file a promise; one broker for all; every test has topics, groups and directories of its
 //! own. `KAFKA_DEDUP_TEST_ROUNDS` multiplies the rounds of the fault tests.
 
+mod admin;
 mod conflicts;
 mod crash;
 mod exactly_once;

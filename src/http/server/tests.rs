@@ -6,18 +6,34 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::cli::logging::LogLevel;
+use crate::control::Control;
 use crate::http::Condition;
 
-struct Running {
+pub(super) struct Running {
     runtime: Runtime,
-    site: Site,
+    pub site: Site,
     public: SocketAddr,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
+    pub control: Arc<Control>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
 
 fn start() -> Running {
+    start_with("")
+}
+
+/// `more` is what the config says beside the addresses, in its section `http`.
+pub(super) fn start_with(more: &str) -> Running {
+    let admin = match more.contains("admin:") {
+        true => "",
+        false => ", admin: \"127.0.0.1:0\"",
+    };
+    let text = format!(
+        "kafka: {{bootstrap_servers: \"b:1\", group_id: g, instance_id: i}}\ninput: {{topics: [t]}}\nid: {{from: key}}\nhttp: {{listen: \"127.0.0.1:0\"{more}{admin}}}\n"
+    );
+    let config = config::from_str(&text, "c.yaml", &std::collections::BTreeMap::new()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -28,21 +44,28 @@ fn start() -> Running {
         health: Health::new(),
         status: Arc::new(Status::new("g", "i", crate::config::Mode::Filter)),
     };
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listeners = runtime
-        .block_on(bind(&config::Http {
-            listen: any,
-            admin: any,
-        }))
-        .unwrap();
+    let listeners = runtime.block_on(bind(&config.http)).unwrap();
+    let control = Arc::new(Control::new(
+        1,
+        Arc::clone(&site.metrics),
+        site.health.clone(),
+    ));
+    let interface = Arc::new(Admin::new(
+        &config,
+        Arc::clone(&control),
+        Arc::clone(&site.status),
+        Arc::clone(&site.metrics),
+        LogLevel::of_test(),
+    ));
     let (public, admin) = (listeners.public_address, listeners.admin_address);
     let (stop, stopped) = watch::channel(false);
-    let server = runtime.spawn(serve(listeners, site.clone(), stopped));
+    let server = runtime.spawn(serve(listeners, site.clone(), interface, stopped));
     Running {
         runtime,
         site,
         public,
         admin,
+        control,
         stop,
         server,
     }
@@ -265,6 +288,8 @@ fn a_port_in_use_names_address_and_key() {
     let http = config::Http {
         listen: any,
         admin: run.public,
+        admin_token: None,
+        admin_hosts: Vec::new(),
     };
     let Err(stop) = run.runtime.block_on(bind(&http)) else {
         panic!("bound a port in use")
