@@ -73,10 +73,13 @@ impl Choice {
     fn is_allowed(&self) -> bool {
         let kin = !self.is("scope", "partition");
         let has = |topic: &str| self.is("topics", topic) || self.is("topics", "both");
-        !(kin && !self.is("window", "time")
-            || kin && self.is("id.conflicts", "forward")
-            || self.is("id.conflicts", "reject") && !has("rejected")
-            || self.is("mode", "mark") && has("duplicates"))
+        let refused = [
+            kin && !self.is("window", "time"),
+            kin && self.is("id.conflicts", "forward"),
+            self.is("id.conflicts", "reject") && !has("rejected"),
+            self.is("mode", "mark") && has("duplicates"),
+        ];
+        !refused.contains(&true)
     }
 
     fn pairs(&self) -> impl Iterator<Item = Pair> + '_ {

@@ -1,5 +1,5 @@
 //! Answers on two listeners: probes, metrics and version for everybody (`http.listen`), the same
-//! and the status page for the operator (`http.admin`), beside the [`admin`](super::admin) interface. Reads the
+//! and the status page for the operator (`http.admin`), beside the [`admin`] interface. Reads the
 //! shared tables; only that changes anything.
 //!
 //! Everything a client may use up is bounded (I8): connections, the size of a request's head and body, and

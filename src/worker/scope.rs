@@ -161,7 +161,7 @@ pub struct First {
     pub offset: i64,
 }
 
-/// How far a partition has come beside its kin, see [`super::kin`].
+/// How far a partition has come beside its kin, see `super::kin`.
 #[derive(Debug)]
 pub struct Pace {
     /// Where the input ended when the partition was restored: until there it catches up.
