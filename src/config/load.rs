@@ -372,11 +372,8 @@ fn transaction(section: &Section<'_>) -> (Transaction, At<Duration>) {
 /// What a scope of several partitions does not go with.
 fn scope(root: &Section<'_>, kafka: &Section<'_>, window: Window) -> Scope {
     let scope = root.choice("scope", Scope::default(), &Scope::ALL);
-    let Some(assignor) = scope.value.assignor() else {
-        return scope.value;
-    };
     let word = scope.value.as_str();
-    if window.ids.is_some() {
+    if scope.value != Scope::Partition && window.ids.is_some() {
         let sentence = format!(
             "found {word}, and window.ids is set: ids are counted by partition; leave out window.ids, or use scope: partition"
         );
@@ -390,15 +387,27 @@ fn scope(root: &Section<'_>, kafka: &Section<'_>, window: Window) -> Scope {
             continue;
         };
         let properties = kafka.section_at(section, entries, map);
-        if let Some(node) = properties.node(ASSIGNOR)
-            && !matches!(&node.content, Content::Scalar { text, .. } if text == assignor)
-        {
-            let sentence = format!(
-                "found {}, and scope: {word} needs {assignor}: leave it out",
+        let Some(node) = properties.node(ASSIGNOR) else {
+            continue;
+        };
+        let Content::Scalar { text, .. } = &node.content else {
+            continue;
+        };
+        let sentence = match scope.value.assignor() {
+            Some(assignor) if text != assignor => {
+                format!(
+                    "found {}, and scope: {word} needs {assignor}: leave it out",
+                    node.shown()
+                )
+            }
+            // The coordinator is to keep these two kinds of members apart.
+            None if text.contains("roundrobin") => format!(
+                "found {}, which is that of scope: topic; use cooperative-sticky or range",
                 node.shown()
-            );
-            properties.fault(ASSIGNOR, &node.place, sentence);
-        }
+            ),
+            _ => continue,
+        };
+        properties.fault(ASSIGNOR, &node.place, sentence);
     }
     scope.value
 }

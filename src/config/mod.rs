@@ -258,6 +258,9 @@ pub enum Scope {
     Topic,
 }
 
+/// What members of `scope: topic` have in common with each other, and with no others.
+const TOPIC_ASSIGNOR: &str = "roundrobin";
+
 impl Scope {
     /// Each with its word.
     pub const ALL: [(&'static str, Self); 3] = [
@@ -281,8 +284,9 @@ impl Scope {
             Self::Partition => None,
             // Gives the partitions of one number of all topics to one member.
             Self::Copartition => Some("range"),
-            // Partitions of one topic are taken and given back one by one.
-            Self::Topic => Some("cooperative-sticky"),
+            // No member of another scope has it, so the coordinator lets none of them in: it would be given
+            // partitions that the owner of the topic reads.
+            Self::Topic => Some(TOPIC_ASSIGNOR),
         }
     }
 }

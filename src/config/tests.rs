@@ -263,11 +263,15 @@ fn a_scope_of_several_partitions_has_its_own_assignor_and_counts_no_ids() {
             .map_err(|it| it.to_string())
     };
     let refused = assignor("consumer_properties", "range", "topic").unwrap_err();
-    let expected = "found \"range\", and scope: topic needs cooperative-sticky: leave it out";
+    let expected = "found \"range\", and scope: topic needs roundrobin: leave it out";
     assert!(refused.contains(expected), "{refused}");
     assert!(assignor("properties", "roundrobin", "copartition").is_err());
     assert!(assignor("properties", "range", "copartition").is_ok());
     assert!(assignor("properties", "range", "partition").is_ok());
+    // Members of scope: topic must not be in a group with others.
+    assert!(assignor("properties", "range,roundrobin", "partition").is_err());
+    let scopes = Scope::ALL.map(|(_, scope)| scope.assignor());
+    assert_eq!(scopes, [None, Some("range"), Some("roundrobin")]);
 }
 
 #[test]

@@ -55,7 +55,6 @@ impl Worker {
         }
         self.tell_inputs(&inputs);
         self.tell_permissions();
-        self.take_grown()?;
         if inputs.is_empty() || inputs == self.subscribed {
             return Ok(());
         }

@@ -32,6 +32,20 @@ impl Worker {
         all.collect()
     }
 
+    /// Of a topic that is one scope, all partitions are read: how many there are now is asked. When it gets more,
+    /// the group assigns anew.
+    pub(super) fn count_anew(&mut self, partitions: &[Partition]) -> Result<(), Stop> {
+        if self.config.scope != config::Scope::Topic {
+            return Ok(());
+        }
+        let heads = partitions.iter().filter(|(_, number)| *number == 0);
+        for (name, _) in heads {
+            self.topics.remove(name);
+            self.topic_with(name, 0)?;
+        }
+        Ok(())
+    }
+
     /// The same of partitions that go to somebody else: those of them that are here.
     pub(super) fn of_former_owner(&self, partitions: Vec<Partition>) -> Vec<Partition> {
         let mut all = self.of_owner(partitions);
@@ -40,21 +54,6 @@ impl Worker {
             all.retain(|partition| self.is_here(partition));
         }
         all
-    }
-
-    /// Partitions that an input of ours has got, and that no other member reads.
-    pub(super) fn take_grown(&mut self) -> Result<(), Stop> {
-        if self.config.scope != config::Scope::Topic {
-            return Ok(());
-        }
-        let heads = self.topics.keys().map(|name| (name.clone(), 0));
-        let heads = heads.filter(|head| self.is_here(head)).collect();
-        let mut grown = self.of_owner(heads);
-        grown.retain(|partition| !self.is_here(partition));
-        match grown.is_empty() {
-            true => Ok(()),
-            false => self.take(&grown),
-        }
     }
 
     fn is_here(&self, partition: &Partition) -> bool {

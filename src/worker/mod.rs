@@ -450,6 +450,16 @@ impl Worker {
                 self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 Ok(())
             }
+            Some(Code::InconsistentGroupProtocol) => {
+                self.tell(
+                    "group",
+                    Condition::NotReady(format!(
+                        "the group {} has members with another assignor (another scope, or partition.assignment.strategy); it is joined when they have left",
+                        self.config.kafka.group_id
+                    )),
+                );
+                Ok(())
+            }
             Some(Code::GroupAuthorizationFailed) => {
                 self.stands(Standing::KeptOut(Instant::now()));
                 Ok(())

@@ -44,6 +44,7 @@ impl Worker {
         for (name, partition) in &partitions {
             self.topic_with(name, *partition)?;
         }
+        self.count_anew(&partitions)?;
         self.take(&self.of_owner(partitions))?;
         // Last: the partitions hold the latch now.
         self.stands(Standing::Member);
