@@ -4,6 +4,7 @@
 //! Each partition is read twice: to find how far it has come, and what is remembered there. So memory
 //! is bounded, whatever the window holds.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::identify::deployment_seed;
 use crate::journal::Run;
 use crate::journal::run::NO_OFFSET;
 use crate::store::Entry;
-use crate::window::remembers;
+use crate::window::{Fingerprint, remembers};
 
 const HEAD: &str = "topic,partition,fingerprint,time_seen,first_offset,expires,deployment";
 
@@ -185,6 +186,7 @@ fn one(
         deployment: deployment(&asked.config),
         stream_time_ms: read.scan.stream_time_ms,
         next_ordinal: read.scan.next_ordinal,
+        forgotten: read.scan.forgotten,
     };
     let (mut at, end) = (
         read.scan.begins_at.unwrap_or(read.low),
@@ -240,6 +242,8 @@ struct Rows<'a> {
     deployment: String,
     stream_time_ms: Option<i64>,
     next_ordinal: u64,
+    /// Ids that were forgotten, and when last.
+    forgotten: HashMap<Fingerprint, u64>,
 }
 
 impl Rows<'_> {
@@ -261,7 +265,11 @@ impl Rows<'_> {
                 payload,
             };
             let window = self.config.window;
-            if !remembers(window, &entry, self.stream_time_ms, self.next_ordinal) {
+            let is_hidden = self
+                .forgotten
+                .get(fingerprint)
+                .is_some_and(|then| ordinal <= *then);
+            if is_hidden || !remembers(window, &entry, self.stream_time_ms, self.next_ordinal) {
                 continue;
             }
             let expires = window.time_ms.map(|ms| stamp(time_ms.saturating_add(ms)));

@@ -326,6 +326,7 @@ fn remembrance(
         journal_offset: None,
         times_in_journal: None,
         remembered,
+        forgotten: entry.is_forgotten(),
         remembered_until: window
             .time_ms
             .map(|time| entry.time_ms.saturating_add(time.max(0))),

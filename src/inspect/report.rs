@@ -256,6 +256,8 @@ pub(super) struct Sighting {
     /// Letting-through and renewals that the journal holds.
     pub times_in_journal: Option<u64>,
     pub remembered: bool,
+    /// By an operator's word.
+    pub forgotten: bool,
     /// The last stream time at which it is remembered, where the window has a time.
     #[serde(serialize_with = "serialize_some_time")]
     pub remembered_until: Option<i64>,

@@ -340,6 +340,7 @@ fn sighting(out: &mut String, sighting: &Sighting) {
     row(
         "first record",
         match sighting.offset {
+            NO_OFFSET if sighting.forgotten => "not known any more".to_owned(),
             NO_OFFSET => "none of this topic: it was preloaded".to_owned(),
             offset => format!("offset {offset}"),
         },
@@ -383,6 +384,9 @@ fn remembered(sighting: &Sighting) -> String {
         let ids = ids.map(|_| "since as many ids as the window has were let through".to_owned());
         until.into_iter().chain(ids).collect()
     };
+    if sighting.forgotten {
+        return "no, an operator had it forgotten then".to_owned();
+    }
     match sighting.remembered {
         true => format!("yes, {}", limits.join(" or ")),
         false => format!("no, forgotten {}", limits.join(" and ")),

@@ -43,6 +43,29 @@ fn seen(instance: &Instance, topic: &str, id: &str) -> Vec<String> {
     partitions.iter().map(answer).collect()
 }
 
+/// What a command says of a deployment.
+fn run(it: &Deployment, arguments: &[&str]) -> String {
+    let output = Command::new(BINARY)
+        .arg(arguments[0])
+        .arg("-c")
+        .arg(it.config_file())
+        .args(&arguments[1..])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// Rows of an export.
+fn exported(it: &Deployment) -> usize {
+    run(it, &["export"]).lines().count() - 1
+}
+
 fn verify(it: &Deployment) {
     let output = Command::new(BINARY)
         .args(["verify", "--strict", "-c"])
@@ -191,6 +214,12 @@ fn a_forgotten_id_is_new_once_and_stays_so_after_every_restart() {
             assert_eq!(seen(&instance, &it.input, "8"), ["remembered"]);
             assert!(instance.terminate().success());
         }
+        assert_eq!(exported(&it), 799 + 1, "799 ids, and a line of stream time");
+        let told = run(&it, &["inspect", "--id", "7"]);
+        assert!(
+            told.contains("no, an operator had it forgotten then"),
+            "{told}"
+        );
         let mut instance = it.start("one");
         send(&numbered(6, 9));
         send(&numbered(6, 9));

@@ -1,6 +1,8 @@
 //! What the runs of a partition amount to, taken in one after another. Bytes in, numbers out; it
 //! asks nobody.
 
+use std::collections::HashMap;
+
 use std::ops::Range;
 
 use super::reader::Record;
@@ -32,6 +34,8 @@ pub struct Scan {
     pub is_preload: bool,
     /// The run before which nothing counts any more, where there is one.
     pub begins_at: Option<i64>,
+    /// Ids that an operator had forgotten, with the ordinal of the last time.
+    pub forgotten: HashMap<Fingerprint, u64>,
     notes: Vec<String>,
     notes_left_out: u64,
 }
@@ -98,6 +102,12 @@ impl Scan {
         self.stream_time_ms = self.stream_time_ms.max(run.stream_time_ms);
         self.next_ordinal = run.first_ordinal + ids;
         self.find(record.offset, run);
+        let entries = run.fingerprints.iter().zip(&run.payloads);
+        for ((id, payload), ordinal) in entries.zip(run.first_ordinal..) {
+            if *payload == Entry::FORGOTTEN {
+                self.forgotten.insert(*id, ordinal);
+            }
+        }
         let report = report::Run {
             offset: record.offset,
             written: record.written,
