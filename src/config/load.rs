@@ -468,20 +468,32 @@ fn http(section: &Section<'_>) -> Http {
         };
         section.fault("admin", place, sentence);
     }
-    let token = section.optional("admin_token", token);
     Http {
         listen: a,
         admin: b,
-        admin_token: token.value,
+        admin_token: admin_token(section),
         admin_hosts: admin_hosts(section),
     }
 }
 
-/// Of characters that a header can carry, and too long to be guessed.
-fn token(text: &str) -> Result<String, String> {
-    match text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(text.to_owned()),
-        false => Err("a token of 16 characters or more, without blanks".to_owned()),
+/// Of characters that a header can carry, and too long to be guessed. No fault quotes it.
+fn admin_token(section: &Section<'_>) -> Option<String> {
+    const EXPECTED: &str = "expected a token of 16 characters or more, without blanks";
+    let node = section.node("admin_token")?;
+    match &node.content {
+        Content::Scalar { text, .. } => {
+            let is_sound = text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_sound {
+                let sentence = format!("found {} characters, {EXPECTED}", text.chars().count());
+                section.fault("admin_token", &node.place, sentence);
+            }
+            is_sound.then(|| text.clone())
+        }
+        Content::Null | Content::Faulty => None,
+        Content::List(_) | Content::Map(_) => {
+            section.fault("admin_token", &node.place, EXPECTED);
+            None
+        }
     }
 }
 

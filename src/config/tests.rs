@@ -318,6 +318,29 @@ fn conflicts_have_a_policy_and_a_payload() {
 }
 
 #[test]
+fn a_token_is_long_and_never_quoted() {
+    let token = |text: &str| with_env(&format!("http: {{admin_token: {text}}}"), &[]);
+    let config = token("0123456789abcdef").unwrap();
+    assert_eq!(config.http.admin_token.as_deref(), Some("0123456789abcdef"));
+    for shown in [format!("{config:?}"), config.to_yaml_redacted()] {
+        assert!(!shown.contains("0123456789abcdef"), "{shown}");
+    }
+    for wrong in ["tooshort", "'0123456789 abcdef'", "[0123456789abcdef]"] {
+        let faults = token(wrong).unwrap_err().to_string();
+        assert!(faults.contains("c.yaml:4: http.admin_token"), "{faults}");
+        assert!(
+            !faults.contains("tooshort") && !faults.contains("0123456789"),
+            "{faults}"
+        );
+    }
+    one_fault(
+        "http: {admin_hosts: [a b]}",
+        &[],
+        &["c.yaml:4", "without a port"],
+    );
+}
+
+#[test]
 fn a_mode_is_one_of_three_words_and_marks_need_no_topic_of_duplicates() {
     assert_eq!(with("").mode, Mode::Filter);
     assert_eq!(
