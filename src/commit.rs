@@ -87,6 +87,7 @@ pub fn prepare(
     for (place, scope) in scopes.active() {
         let bypassed = scope.tally.bypassed > 0;
         let has_run = scope.must_write_run || scope.window.is_dirty() || bypassed;
+        let has_run = has_run && scope.topic.is_judged();
         if !(scope.touched && has_run) {
             continue;
         }

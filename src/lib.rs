@@ -29,6 +29,7 @@ pub mod partitioner;
 pub mod plan;
 pub mod preload;
 pub mod recovery;
+pub mod repartition;
 pub mod scan;
 pub mod schemas;
 pub mod sink;

@@ -83,7 +83,9 @@ pub struct Metrics {
 /// Increment them only after the commit (I2).
 #[derive(Clone)]
 pub struct TopicMetrics {
-    /// Records consumed.
+    /// Records that the first hop of `scope: repartition` has passed on.
+    pub passed_on: IntCounter,
+    /// Records consumed and judged.
     pub received: IntCounter,
     /// Records let through to the output.
     pub forwarded: IntCounter,
@@ -152,6 +154,7 @@ pub struct PartitionMetrics {
 }
 
 struct TopicFamilies {
+    passed_on: IntCounterVec,
     received: IntCounterVec,
     forwarded: IntCounterVec,
     duplicate: IntCounterVec,
@@ -428,6 +431,10 @@ impl TopicFamilies {
         let by_reason = |name, help| verdict(name, help, &["topic", "reason"]);
         Self {
             received: by_topic("kafka_dedup_records_received_total", "Records consumed."),
+            passed_on: by_topic(
+                "kafka_dedup_records_passed_on_total",
+                "Records that the first hop of scope: repartition has passed on to the partition of their id; they are counted as received when they are judged there. 0 with other scopes.",
+            ),
             forwarded: by_topic(
                 "kafka_dedup_records_forwarded_total",
                 "Records let through to the output.",
@@ -507,6 +514,7 @@ impl TopicFamilies {
         let rejected = |reason| self.rejected.with_label_values(&[topic, reason]);
         TopicMetrics {
             received: self.received.with_label_values(&[topic]),
+            passed_on: self.passed_on.with_label_values(&[topic]),
             forwarded: self.forwarded.with_label_values(&[topic]),
             duplicates_window: duplicate("window"),
             duplicates_transaction: duplicate("transaction"),

@@ -28,6 +28,8 @@ pub enum Target {
     Output,
     Duplicates,
     Rejected,
+    /// Of a first hop, its only one.
+    Repartition,
     Journal,
 }
 
@@ -37,6 +39,7 @@ impl std::fmt::Display for Target {
             Self::Output => "output",
             Self::Duplicates => "duplicates",
             Self::Rejected => "rejected",
+            Self::Repartition => "repartition",
             Self::Journal => "journal",
         })
     }

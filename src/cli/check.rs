@@ -135,6 +135,7 @@ fn report_workers(out: &mut Report, config: &Config, surveys: &[Survey]) {
     // A topic that is one scope is read by one worker.
     let read_apart = |survey: &Survey| match config.scope {
         Scope::Topic => 1,
+        Scope::Repartition => i64::from(survey.input.partitions) + i64::from(survey.judged().1),
         _ => i64::from(survey.input.partitions),
     };
     let partitions = surveys.iter().map(read_apart).sum::<i64>();

@@ -17,7 +17,7 @@ use super::tree::{At, Content, Filling, Section, note_unknown_keys};
 use super::{
     Changed, Config, Conflicts, Http, Id, Input, Journal, Kafka, Log, LogFormat, Missing, Mode,
 };
-use super::{PartitionBy, Scope, SideTopic, Start, Store, Transaction, Window};
+use super::{PartitionBy, Repartition, Scope, SideTopic, Start, Store, Transaction, Window};
 use super::{id_source, interpolate, overlay, payload, properties, schemas, value, yaml};
 use crate::window::Sizing;
 
@@ -25,6 +25,8 @@ const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
 const ASSIGNOR: &str = "partition.assignment.strategy";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// More than any disk of one instance holds; keeps sums of counts far from overflow.
+/// Partitions of a repartition topic.
+const MAX_REPARTITION: u16 = 10_000;
 const IDS_MAX: u64 = 1_000_000_000_000;
 
 /// The environment of this process, for [`load`]. What is not UTF-8 in it is marked with U+FFFD,
@@ -163,18 +165,28 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     );
     let create = output.read("create", true, value::boolean);
     let window = window(&root.section("window"));
+    let scope = scope(root, &kafka_section, window.value);
+    let repartition = root.section("repartition");
+    let by_id_partitions = repartition.optional("partitions", |text| {
+        value::count_within(text, 1, MAX_REPARTITION.into())
+    });
     let journal = root.section("journal");
     let duplicates = root.section("duplicates");
     let mode = mode(root, &duplicates);
     let retention = retention(&journal, &window);
-    let written = [output, duplicates, root.section("rejected"), journal];
-    let [output_topic, duplicates, rejected, journal_topic] =
-        topic_names::read_written(written, &patterns, &group);
+    let rejected = root.section("rejected");
+    let written = [output, duplicates, rejected, repartition, journal];
+    let [
+        output_topic,
+        duplicates,
+        rejected,
+        repartition_topic,
+        journal_topic,
+    ] = topic_names::read_written(written, &patterns, &group, scope);
     let store = store(&root.section("store"));
     let transaction = transaction(&root.section("transaction"));
     properties::check_delivery_timeouts(&kafka_section, &transaction.1);
     let workers = root.read("workers", 1, |text| value::count_within(text, 1, 64));
-    let scope = scope(root, &kafka_section, window.value);
     check_conflicts(&id, &conflicts, scope, rejected.is_some());
     let http = http(&root.section("http"));
     let log = log(&root.section("log"));
@@ -199,6 +211,12 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
         schemas,
         window: window.value,
         scope,
+        repartition: Repartition {
+            topic: repartition_topic?,
+            partitions: by_id_partitions
+                .value
+                .and_then(|count| i32::try_from(count).ok()),
+        },
         mode,
         duplicates: SideTopic { topic: duplicates },
         rejected: SideTopic { topic: rejected },
@@ -373,7 +391,7 @@ fn transaction(section: &Section<'_>) -> (Transaction, At<Duration>) {
 fn scope(root: &Section<'_>, kafka: &Section<'_>, window: Window) -> Scope {
     let scope = root.choice("scope", Scope::default(), &Scope::ALL);
     let word = scope.value.as_str();
-    if scope.value != Scope::Partition && window.ids.is_some() {
+    if scope.value.has_kin() && window.ids.is_some() {
         let sentence = format!(
             "found {word}, and window.ids is set: ids are counted by partition; leave out window.ids, or use scope: partition"
         );
@@ -419,7 +437,7 @@ fn check_conflicts(id: &Section<'_>, conflicts: &At<Conflicts>, scope: Scope, re
                         it, or choose count or forward";
         id.fault("conflicts", &conflicts.place, sentence);
     }
-    if conflicts.value == Conflicts::Forward && scope != Scope::Partition {
+    if conflicts.value == Conflicts::Forward && scope.has_kin() {
         let sentence = format!(
             "found forward, and scope: {}: which of several payloads is the last one, is known within a \
              partition; choose count or reject",

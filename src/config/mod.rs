@@ -42,6 +42,7 @@ pub struct Config {
     pub schemas: Option<Schemas>,
     pub window: Window,
     pub scope: Scope,
+    pub repartition: Repartition,
     pub mode: Mode,
     pub duplicates: SideTopic,
     pub rejected: SideTopic,
@@ -256,6 +257,8 @@ pub enum Scope {
     Copartition,
     /// Those of one input topic.
     Topic,
+    /// The same, in two hops: records go through a topic of the service's own, partitioned by id.
+    Repartition,
 }
 
 /// What members of `scope: topic` have in common with each other, and with no others.
@@ -263,10 +266,11 @@ const TOPIC_ASSIGNOR: &str = "roundrobin";
 
 impl Scope {
     /// Each with its word.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         ("partition", Self::Partition),
         ("copartition", Self::Copartition),
         ("topic", Self::Topic),
+        ("repartition", Self::Repartition),
     ];
 
     /// The word in configs and logs.
@@ -275,13 +279,19 @@ impl Scope {
             Self::Partition => "partition",
             Self::Copartition => "copartition",
             Self::Topic => "topic",
+            Self::Repartition => "repartition",
         }
+    }
+
+    /// Whether partitions of the inputs ask each other's windows.
+    pub fn has_kin(self) -> bool {
+        matches!(self, Self::Copartition | Self::Topic)
     }
 
     /// The assignor of the group that this scope asks for; `None` where any will do.
     pub fn assignor(self) -> Option<&'static str> {
         match self {
-            Self::Partition => None,
+            Self::Partition | Self::Repartition => None,
             // Gives the partitions of one number of all topics to one member.
             Self::Copartition => Some("range"),
             // No member of another scope has it, so the coordinator lets none of them in: it would be given
@@ -289,6 +299,15 @@ impl Scope {
             Self::Topic => Some(TOPIC_ASSIGNOR),
         }
     }
+}
+
+/// `repartition:` the topic between the two hops of `scope: repartition`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repartition {
+    /// Default `{topic}-{group}-by-id`.
+    pub topic: TopicTemplate,
+    /// Partitions that it is made with; never changed afterwards. Default: as many as the input has.
+    pub partitions: Option<i32>,
 }
 
 /// `mode:` what is written, and where. Verdicts, journal and store are the same in all of them, so a

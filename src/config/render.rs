@@ -103,6 +103,10 @@ impl Config {
         writeln!(f, "  max_ahead: {}", ms_text(self.window.max_ahead_ms))?;
 
         writeln!(f, "scope: {}", self.scope.as_str())?;
+        let by_id = &self.repartition;
+        let partitions = or_null(by_id.partitions.map(|count| count.to_string()));
+        writeln!(f, "repartition:\n  topic: {}", text(&by_id.topic.0))?;
+        writeln!(f, "  partitions: {partitions}")?;
         writeln!(f, "mode: {}", self.mode.as_str())?;
         let side = |topic: &Option<TopicTemplate>| or_null(topic.as_ref().map(|t| text(&t.0)));
         writeln!(f, "duplicates:\n  topic: {}", side(&self.duplicates.topic))?;

@@ -5,7 +5,7 @@
 
 use super::fault::Place;
 use super::tree::{At, Content, Node, Section, quote};
-use super::{TopicPattern, TopicTemplate};
+use super::{Scope, TopicPattern, TopicTemplate};
 
 /// Kafka's own limit.
 const NAME_MAX_CHARS: usize = 249;
@@ -166,28 +166,30 @@ struct Written<'a> {
     template: At<Option<TopicTemplate>>,
 }
 
-/// Reads the templates of output, duplicates, rejected and journal, from their sections in that
-/// order, and checks all names against each other.
+/// Reads the templates of output, duplicates, rejected, repartition and journal, from their sections in
+/// that order, and checks all names against each other.
 pub(super) fn read_written(
-    sections: [Section<'_>; 4],
+    sections: [Section<'_>; 5],
     patterns: &[Pattern],
     group: &At<String>,
-) -> [Option<TopicTemplate>; 4] {
+    scope: Scope,
+) -> [Option<TopicTemplate>; 5] {
     let written = sections.map(|section| {
         let default = match section.path.as_str() {
             "output" => Some(TopicTemplate("{topic}_dedup".to_owned())),
+            "repartition" => Some(TopicTemplate("{topic}-{group}-by-id".to_owned())),
             "journal" => Some(TopicTemplate("{topic}-{group}-seen".to_owned())),
             _ => None,
         };
         let template = section.read("topic", default, |text| template(text).map(Some));
         Written { section, template }
     });
-    check(patterns, group, &written);
+    check(patterns, group, &written, scope);
     written.map(|written| written.template.value)
 }
 
 /// Checks all names against each other. O(inputs^2) string comparisons, one fault for each template and kind of mistake.
-fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
+fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>], scope: Scope) {
     let named: Vec<(&str, bool)> = inputs
         .iter()
         .map(|(pattern, _)| match pattern {
@@ -196,12 +198,22 @@ fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
             TopicPattern::Regex(_) => ("x", false),
         })
         .collect();
+    let by_id = written
+        .iter()
+        .find(|it| it.section.path == "repartition" && scope == Scope::Repartition);
+    let by_id = by_id.and_then(|it| it.template.value.as_ref());
     // Name of a written topic -> the place in `written` that claims it.
     let mut claimed: std::collections::BTreeMap<String, usize> = Default::default();
     for (n, Written { section, template }) in written.iter().enumerate() {
         let Some(pattern) = template.value.as_ref().filter(|_| template.sound) else {
             continue;
         };
+        if section.path == "repartition"
+            && scope != Scope::Repartition
+            && section.node("topic").is_none()
+        {
+            continue;
+        }
         let fault = |sentence: String| section.fault("topic", &template.place, sentence);
         if pattern.0.contains("{group}") {
             if !group.sound {
@@ -222,10 +234,13 @@ fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
                 continue;
             }
         }
+        // The journal is that of the topic whose records are judged.
+        let hop = by_id.filter(|_| section.path == "journal");
         let rendered = || {
-            named
-                .iter()
-                .map(|(topic, _)| pattern.render(topic, &group.value))
+            named.iter().map(|(topic, _)| {
+                let hop = hop.map(|hop| hop.render(topic, &group.value));
+                pattern.render(hop.as_deref().unwrap_or(topic), &group.value)
+            })
         };
         if let Some((name, why)) = rendered().find_map(|name| illegal(&name).map(|why| (name, why)))
         {
@@ -267,10 +282,12 @@ fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>]) {
             claimed.entry(name).or_insert(n);
         }
         let several = named.len() > 1 || named.iter().any(|(_, known)| !known);
-        if section.path == "journal" && several && !pattern.is_per_topic() {
+        let is_apart = matches!(section.path.as_str(), "journal" | "repartition");
+        if is_apart && several && !pattern.is_per_topic() {
             fault(format!(
-                "found {}, expected {{topic}} in it: each input topic needs a journal of its own",
-                quote(&pattern.0)
+                "found {}, expected {{topic}} in it: each input topic needs a {} topic of its own",
+                quote(&pattern.0),
+                section.path
             ));
         }
     }

@@ -104,10 +104,13 @@ impl Room {
                 Trouble::Later(format!("watermarks of {topic}-{partition}: {error}"))
             })
         };
-        let (journal_low, journal_high) = watermarks(&request.journal)?;
+        let (journal_low, journal_high) = match &request.journal {
+            Some(journal) => watermarks(journal)?,
+            None => (0, 0),
+        };
         let (input_low, input_high) = watermarks(topic)?;
         let group = &self.config.kafka.group_id;
-        let input_offset = match (committed, self.config.input.start) {
+        let input_offset = match (committed, request.start) {
             (Some(offset), _) if offset < input_low => {
                 return Err(Trouble::Stop(Stop::contradiction(format!(
                     "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic begins at {input_low}: retention has deleted {} offsets that were not read. To go on without them: kafka-consumer-groups --reset-offsets --to-earliest --topic {topic}:{partition} --group {group} --execute, then start again",
@@ -116,8 +119,8 @@ impl Room {
             }
             (Some(offset), _) if offset > input_high => {
                 return Err(Trouble::Stop(Stop::contradiction(format!(
-                    "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic ends at {input_high}: it was deleted and created again, or lost data. To begin anew: kafka-topics --delete --topic {}, and kafka-consumer-groups --delete-offsets --topic {topic} --group {group}, then start again",
-                    request.journal
+                    "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic ends at {input_high}: it was deleted and created again, or lost data. To begin anew: {}",
+                    to_begin_anew(topic, request.journal.as_deref(), group)
                 ))));
             }
             (Some(offset), _) => offset,
@@ -150,7 +153,7 @@ impl Room {
         match answers.into_iter().next() {
             Some((_, Ok(found))) if is_another(&found.id, &request.lineage.topic_id) => {
                 let group = &self.config.kafka.group_id;
-                Err(Trouble::Stop(made_anew(name, &request.journal, group)))
+                Err(Trouble::Stop(made_anew(name, request.journal.as_deref(), group)))
             }
             Some((_, Ok(_))) => Ok(()),
             Some((_, Err(error))) => Err(later(error.to_string())),
@@ -164,11 +167,26 @@ pub(crate) fn is_another(found: &Option<String>, known: &Option<String>) -> bool
     matches!((found, known), (Some(found), Some(known)) if found != known)
 }
 
-/// The input was deleted, and there is another one of its name (78).
-pub(crate) fn made_anew(topic: &str, journal: &str, group: &str) -> Stop {
+/// A topic that is read was deleted, and there is another one of its name (78). `journal` is where what
+/// was let through of it is remembered, if it is.
+pub(crate) fn made_anew(topic: &str, journal: Option<&str>, group: &str) -> Stop {
+    let known = match journal {
+        Some(journal) => format!("the group {group} and the journal {journal} know"),
+        None => format!("the group {group} knows"),
+    };
     Stop::contradiction(format!(
-        "the input topic {topic} was deleted and created again: what the group {group} and the journal {journal} know belongs to the topic that is gone. To begin anew: kafka-topics --delete --topic {journal}, and kafka-consumer-groups --delete-offsets --topic {topic} --group {group}, then start again"
+        "the input topic {topic} was deleted and created again: what {known} belongs to the topic that is gone. To begin anew: {}",
+        to_begin_anew(topic, journal, group)
     ))
+}
+
+fn to_begin_anew(topic: &str, journal: Option<&str>, group: &str) -> String {
+    let journal = journal.map_or_else(String::new, |journal| {
+        format!("kafka-topics --delete --topic {journal}, and ")
+    });
+    format!(
+        "{journal}kafka-consumer-groups --delete-offsets --topic {topic} --group {group}, then start again"
+    )
 }
 
 fn in_doubt(error: &KafkaError) -> Trouble {

@@ -29,7 +29,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use crate::config::Config;
+use crate::config::{Config, Start};
 use crate::exit::Stop;
 use crate::journal::{Identity, Terms};
 use crate::kafka::clients;
@@ -42,7 +42,10 @@ use crate::window::{SeenWindow, Sizing};
 pub struct Request {
     pub topic: String,
     pub partition: i32,
-    pub journal: String,
+    /// `None` where records are passed on and nothing is remembered: then there is only a place to go on at.
+    pub journal: Option<String>,
+    /// Where to begin when nothing was committed.
+    pub start: Start,
     /// Whose runs to expect.
     pub identity: Identity,
     /// Whose seen set to look for in the store.
@@ -54,6 +57,13 @@ pub struct Request {
     /// Set when nobody wants the answer any more.
     pub cancelled: Arc<AtomicBool>,
     pub metrics: PartitionMetrics,
+}
+
+impl Request {
+    fn key(&self) -> Key {
+        let topic = self.journal.as_ref().unwrap_or(&self.topic);
+        (topic.clone(), self.partition)
+    }
 }
 
 /// The answer to a [`Request`].
@@ -107,6 +117,7 @@ impl Recovery {
             config: Arc::clone(config),
             metrics: Arc::clone(metrics),
             store: Arc::clone(store),
+            nothing: Store::in_memory(),
             reader,
             observer,
             outbox,
@@ -222,7 +233,7 @@ struct Job {
     progress_told: Instant,
 }
 
-/// Journal topic and partition: that is how runs arrive.
+/// Journal topic and partition, as that is how runs arrive; the topic itself where it has no journal.
 type Key = (String, i32);
 type Jobs = HashMap<Key, Job>;
 
@@ -230,6 +241,8 @@ struct Room {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     store: Arc<Store>,
+    /// Of partitions of which nothing is remembered.
+    nothing: Arc<Store>,
     /// read_committed, of our group: committed offsets and runs.
     reader: BaseConsumer<Logged>,
     /// read_uncommitted: only such a client is told the true high watermark.
@@ -275,7 +288,7 @@ impl Room {
             Err(RecvTimeoutError::Disconnected) => return Err(Disconnected),
         };
         while let Some(mut request) = next {
-            let key = (request.journal.clone(), request.partition);
+            let key = request.key();
             let (window, journal_next) = request.known.take().unzip();
             let job = Job {
                 request,

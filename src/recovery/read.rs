@@ -40,6 +40,16 @@ impl Room {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
+        if job.request.journal.is_none() {
+            let shelf = self.nothing.shelf(job.request.lineage.clone());
+            job.window = Some(SeenWindow::new(self.config.window, job.sizing, shelf));
+            job.stage = Stage::Read {
+                located,
+                next: 0,
+                until: 0,
+            };
+            return self.finish(key, Ok(()));
+        }
         // Looked at again rather than waited for: the owner may be another worker's recovery, which in turn
         // may want a store that a job of ours has.
         let held = job.window.is_none() && self.store.is_held_here(&job.request.lineage);

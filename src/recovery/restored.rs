@@ -75,8 +75,17 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
     else {
         return Err(Stop::internal("recovery ended before it had begun"));
     };
+    let Some(journal) = &request.journal else {
+        return Ok(Restored {
+            window,
+            input_offset: located.input_offset,
+            input_end: located.input_end,
+            committed: located.committed,
+            journal_next: 0,
+        });
+    };
     let last_run = window.checkpoint().map(|checkpoint| checkpoint.next_offset);
-    let (topic, partition, journal) = (&request.topic, request.partition, &request.journal);
+    let (topic, partition) = (&request.topic, request.partition);
     let group = &config.kafka.group_id;
     let (input_offset, committed) = (located.input_offset, located.committed);
     let has_runs = last_run.is_some();
@@ -110,7 +119,7 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
     if let Some(earlier) = terms {
         let now = Terms::from(config);
         if earlier.id_from != now.id_from {
-            id_source_changed(&request, &mut window, [&earlier, &now], config)?;
+            id_source_changed(&request, journal, &mut window, [&earlier, &now], config)?;
         }
         if now.remember_more_than(&earlier) {
             let whole = whole_from(&window, first, config);
@@ -139,11 +148,12 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
 /// bytes all the same, only a person knows.
 fn id_source_changed(
     request: &Request,
+    journal: &str,
     window: &mut SeenWindow,
     [earlier, now]: [&Terms; 2],
     config: &Config,
 ) -> Result<(), Stop> {
-    let (topic, partition, journal) = (&request.topic, request.partition, &request.journal);
+    let (topic, partition) = (&request.topic, request.partition);
     let (earlier, now) = (&earlier.id_from, &now.id_from);
     match config.id.changed {
         Changed::Refuse => Err(Stop::contradiction(format!(

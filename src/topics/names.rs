@@ -2,7 +2,7 @@
 //!
 //! Pure: works on names alone.
 
-use crate::config::{Config, Mode, TopicPattern, TopicTemplate};
+use crate::config::{Config, Mode, Scope, TopicPattern, TopicTemplate};
 
 /// What stands around one input topic; `None` where no record is written to such a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +10,9 @@ pub struct Names {
     pub output: Option<String>,
     pub duplicates: Option<String>,
     pub rejected: Option<String>,
+    /// Between the two hops of `scope: repartition`.
+    pub repartition: Option<String>,
+    /// Of the topic whose records are judged: the input, or the repartition topic.
     pub journal: String,
 }
 
@@ -29,7 +32,9 @@ pub struct OwnTopics {
     output: TopicTemplate,
     duplicates: Option<TopicTemplate>,
     rejected: Option<TopicTemplate>,
+    repartition: TopicTemplate,
     journal: TopicTemplate,
+    has_two_hops: bool,
     writes_records: bool,
 }
 
@@ -41,7 +46,9 @@ impl OwnTopics {
             output: config.output.topic.clone(),
             duplicates: config.duplicates.topic.clone(),
             rejected: config.rejected.topic.clone(),
+            repartition: config.repartition.topic.clone(),
             journal: config.journal.topic.clone(),
+            has_two_hops: config.scope == Scope::Repartition,
             writes_records: config.mode != Mode::Observe,
         }
     }
@@ -50,12 +57,22 @@ impl OwnTopics {
     pub fn for_input(&self, topic: &str) -> Names {
         let render = |template: &TopicTemplate| template.render(topic, &self.group);
         let written = |template| Some(template).filter(|_| self.writes_records).map(render);
+        let repartition = self.has_two_hops.then(|| render(&self.repartition));
+        let judged = repartition.as_deref().unwrap_or(topic);
+        let journal = self.journal.render(judged, &self.group);
         Names {
             output: written(&self.output),
             duplicates: self.duplicates.as_ref().and_then(written),
             rejected: self.rejected.as_ref().and_then(written),
-            journal: render(&self.journal),
+            repartition,
+            journal,
         }
+    }
+
+    /// The topic that was between two hops, if `scope: repartition` was what this deployment once had.
+    pub fn repartition_before(&self, topic: &str) -> Option<String> {
+        let name = self.repartition.render(topic, &self.group);
+        (!self.has_two_hops && is_topic_name(&name)).then_some(name)
     }
 
     /// Whether `topic` is what a template makes of any name that an input pattern stands for, be it
@@ -69,9 +86,14 @@ impl OwnTopics {
             self.duplicates.as_ref(),
             self.rejected.as_ref(),
         ];
-        let mut templates = templates.into_iter().flatten().chain([&self.journal]);
+        let always = [&self.repartition, &self.journal];
+        let mut templates = templates.into_iter().flatten().chain(always);
         templates.any(|template| match captured(&template.0, &self.group, topic) {
-            Some(Captured::Name(name)) => self.is_named(name) || self.is_matched(name),
+            Some(Captured::Name(name)) => {
+                // The journal of a repartition topic is named after that.
+                let of_ours = name.len() < topic.len() && self.is_own(name);
+                self.is_named(name) || self.is_matched(name) || of_ours
+            }
             Some(Captured::Nothing) => true,
             None => false,
         })
@@ -104,6 +126,11 @@ impl OwnTopics {
                 .filter(is_regex)
                 .any(|pattern| pattern.matches(topic))
     }
+}
+
+fn is_topic_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name.chars().all(legal)
 }
 
 /// What a template says of a name that it may have made.

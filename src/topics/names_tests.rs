@@ -12,6 +12,8 @@ fn own(inputs: &[&str]) -> OwnTopics {
         output: TopicTemplate("{topic}_dedup".to_owned()),
         duplicates: Some(TopicTemplate("dup.{topic}".to_owned())),
         rejected: Some(TopicTemplate("all_rejected".to_owned())),
+        repartition: TopicTemplate("{topic}-{group}-by-id".to_owned()),
+        has_two_hops: false,
         journal: TopicTemplate("{topic}-{group}-seen".to_owned()),
         writes_records: true,
     }

@@ -18,8 +18,9 @@ pub enum Decision {
 
 /// Decides for one of the survey's own topics.
 pub fn decide(config: &Config, survey: &Survey, own: &Own) -> Decision {
+    let internal = matches!(own.role, Role::Journal | Role::Repartition);
     let Some(found) = &own.found else {
-        return if own.role == Role::Journal || config.output.create {
+        return if internal || config.output.create {
             Decision::Create(own.wanted)
         } else {
             Decision::Contradiction(absent(survey, own))
@@ -28,13 +29,20 @@ pub fn decide(config: &Config, survey: &Survey, own: &Own) -> Decision {
     let (input, has) = (survey.input.partitions, found.partitions);
     let by_key = own.role == Role::Output && config.output.partition == PartitionBy::Key;
     let fits = match own.role {
-        Role::Journal => has == input,
+        Role::Journal => has == own.wanted,
+        // Which partition an id is in follows from their number: it stays what it was made with.
+        Role::Repartition => config.repartition.partitions.is_none_or(|it| it == has),
         Role::Output | Role::Duplicates | Role::Rejected => has >= input || by_key,
     };
     if fits {
         return Decision::Fits;
     }
-    let ours = own.role == Role::Journal || config.output.create;
+    let judged_directly = survey.repartition().is_none();
+    let ours = match own.role {
+        Role::Repartition => false,
+        Role::Journal => judged_directly,
+        _ => config.output.create,
+    };
     if has < input && survey.worked_before && ours {
         // Only a group that has worked here can have outlived a growth of the input; to a new one,
         // a smaller topic is somebody else's.
@@ -60,6 +68,24 @@ fn misfit(config: &Config, survey: &Survey, own: &Own, has: i32) -> String {
         input.name
     );
     let group = &config.kafka.group_id;
+    if own.role == Role::Repartition {
+        return format!(
+            "the repartition topic {name} has {has} partitions, and repartition.partitions is {}: with \
+             another number ids would be looked for where they are not remembered. Leave \
+             repartition.partitions out, or set it to {has}; to begin anew with another number, set \
+             repartition.topic to a name that is free when all of {name} has been judged",
+            own.wanted
+        );
+    }
+    if own.role == Role::Journal && survey.repartition().is_some() {
+        return format!(
+            "the journal {name} has {has} partitions, but the repartition topic {} has {}: a journal has \
+             exactly as many, and neither may be grown. Set repartition.topic and journal.topic to names \
+             that are free to begin anew",
+            survey.judged().0,
+            survey.judged().1
+        );
+    }
     if own.role == Role::Journal {
         // More partitions than the input, or fewer before this group ever committed.
         return format!(

@@ -15,6 +15,7 @@ use super::survey::{Own, Role, Survey, survey};
 use super::{Admin, Names, PrepareError};
 use crate::config::Config;
 use crate::exit::Stop;
+use crate::repartition;
 
 /// A new topic is looked for this often until its partitions have leaders.
 const LOOK: Duration = Duration::from_millis(100);
@@ -22,15 +23,26 @@ const LOOK: Duration = Duration::from_millis(100);
 /// An input topic whose own topics are ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// Partitions of the input, and so of the journal.
+    /// Partitions of the input, and so of the journal where there is one hop.
     pub partitions: i32,
     /// Partitions of the output; 0 where none is written.
     pub output_partitions: i32,
     pub names: Names,
+    /// The topic between two hops, where there are two.
+    pub repartition: Option<Between>,
     /// Id of the input topic; `None` on brokers before 2.8.
     pub input_id: Option<String>,
     /// Id of the journal topic; `None` on brokers before 2.8.
     pub journal_id: Option<String>,
+}
+
+/// The topic between the two hops of `scope: repartition`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Between {
+    pub name: String,
+    /// And so of the journal.
+    pub partitions: i32,
+    pub id: Option<String>,
 }
 
 /// Makes sure that output, duplicates, rejected and journal topic of `topic` exist, are as large as
@@ -42,6 +54,8 @@ pub struct Prepared {
 /// where what is there contradicts the config or the ACLs forbid what is needed.
 pub fn prepare(admin: &Admin, config: &Config, topic: &str) -> Result<Prepared, PrepareError> {
     let before = survey(admin, config, topic)?;
+    refuse_to_leave_behind(config, &before)?;
+    refuse_too_many(&before)?;
     let decisions = decisions(config, &before)?;
     warn_of_lost_journal(config, &before);
     if decisions
@@ -71,9 +85,41 @@ fn decisions<'a>(config: &Config, survey: &'a Survey) -> Result<Vec<(&'a Own, De
         .collect()
 }
 
+/// Positions in more partitions than that cannot be told apart.
+fn refuse_too_many(survey: &Survey) -> Result<(), Stop> {
+    let (input, most) = (&survey.input, repartition::MAX_PARTITIONS);
+    match survey.repartition() {
+        Some(_) if input.partitions > most => Err(Stop::contradiction(format!(
+            "the input {} has {} partitions, and scope: repartition takes {most} at most",
+            input.name, input.partitions
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Records that a first hop has passed on would never be judged.
+fn refuse_to_leave_behind(config: &Config, survey: &Survey) -> Result<(), Stop> {
+    match &survey.left_behind {
+        None => Ok(()),
+        Some((name, waiting)) => Err(Stop::contradiction(left_behind(config, name, *waiting))),
+    }
+}
+
+/// What is said of a repartition topic in which records wait, where the scope is another one now.
+pub fn left_behind(config: &Config, name: &str, waiting: i64) -> String {
+    format!(
+        "{waiting} offsets of the repartition topic {name} have not been judged, and with scope: {} nobody \
+         would. Run with scope: repartition until its lag is 0 (10 s after its last record); or delete {name} \
+         if they may be lost",
+        config.scope.as_str()
+    )
+}
+
 /// A group that has committed has written runs; where they are, ids of the window are (I5).
 fn warn_of_lost_journal(config: &Config, survey: &Survey) {
-    let lost = |own: &&Own| own.role == Role::Journal && own.found.is_none();
+    // Of the first hop nothing is journalled.
+    let direct = survey.repartition().is_none();
+    let lost = |own: &&Own| direct && own.role == Role::Journal && own.found.is_none();
     if let Some(journal) = survey
         .own
         .iter()
@@ -270,9 +316,11 @@ fn prepared(survey: Survey) -> Result<Prepared, PrepareError> {
         own.and_then(|own| own.found.as_ref())
     };
     let is_written = survey.names.output.is_some();
-    let (Some(journal), true) = (
+    let two_hops = survey.names.repartition.is_some();
+    let (Some(journal), true, true) = (
         found(Role::Journal),
         found(Role::Output).is_some() == is_written,
+        found(Role::Repartition).is_some() == two_hops,
     ) else {
         let input = &survey.input.name;
         return Err(PrepareError::Retry(format!(
@@ -282,6 +330,11 @@ fn prepared(survey: Survey) -> Result<Prepared, PrepareError> {
     Ok(Prepared {
         partitions: survey.input.partitions,
         output_partitions: found(Role::Output).map_or(0, |output| output.partitions),
+        repartition: found(Role::Repartition).map(|found| Between {
+            name: found.name.clone(),
+            partitions: found.partitions,
+            id: found.id.clone(),
+        }),
         input_id: survey.input.id.clone(),
         journal_id: journal.id.clone(),
         names: survey.names.clone(),

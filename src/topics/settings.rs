@@ -30,8 +30,23 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
 pub fn initial(config: &Config, role: Role, input: Option<&Settings>) -> Settings {
     match role {
         Role::Journal => journal(config, input),
+        Role::Repartition => between(input),
         Role::Output | Role::Duplicates | Role::Rejected => beside(role, input),
     }
+}
+
+/// Takes whatever the input took, and keeps it until it is trimmed.
+fn between(input: Option<&Settings>) -> Settings {
+    let mut settings = beside(Role::Rejected, input);
+    for (key, value) in [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("segment.bytes", JOURNAL_SEGMENT_BYTES.to_string()),
+    ] {
+        settings.insert(key.to_owned(), value);
+    }
+    settings
 }
 
 fn beside(role: Role, input: Option<&Settings>) -> Settings {
@@ -97,6 +112,7 @@ pub fn judge(
 ) -> Result<Vec<String>, Stop> {
     match role {
         Role::Journal => judge_journal(config, topic, settings),
+        Role::Repartition => judge_between(topic, settings),
         Role::Output | Role::Duplicates | Role::Rejected => Ok(judge_beside(topic, settings)),
     }
 }
@@ -137,6 +153,26 @@ fn judge_journal(config: &Config, topic: &str, settings: &Settings) -> Result<Ve
         ));
     }
     Ok(warnings)
+}
+
+/// Records that wait between two hops must not be lost, nor change.
+fn judge_between(topic: &str, settings: &Settings) -> Result<Vec<String>, Stop> {
+    let is = |key: &str, wanted: &str| settings.get(key).is_none_or(|value| value == wanted);
+    for (key, wanted) in [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "-1"),
+        ("message.timestamp.type", "CreateTime"),
+    ] {
+        if !is(key, wanted) {
+            return Err(Stop::contradiction(format!(
+                "the repartition topic {topic} has {key}={}: records that wait in it would be lost or \
+                 changed. Set it to {wanted} (kafka-configs --alter --add-config {key}={wanted})",
+                settings.get(key).map_or("", String::as_str)
+            )));
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn judge_beside(topic: &str, settings: &Settings) -> Vec<String> {

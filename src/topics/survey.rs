@@ -10,6 +10,8 @@ pub enum Role {
     Output,
     Duplicates,
     Rejected,
+    /// Between the two hops of `scope: repartition`.
+    Repartition,
     Journal,
 }
 
@@ -19,6 +21,7 @@ impl Role {
             Self::Output => "output",
             Self::Duplicates => "duplicates",
             Self::Rejected => "rejected",
+            Self::Repartition => "repartition",
             Self::Journal => "journal",
         }
     }
@@ -40,8 +43,12 @@ pub struct Own {
 pub struct Survey {
     pub input: TopicDescription,
     pub names: Names,
-    /// Output, duplicates, rejected (where records are written to them), journal, in this order.
+    /// Output, duplicates, rejected (where records are written to them), repartition (where there is one),
+    /// journal, in this order.
     pub own: Vec<Own>,
+    /// A repartition topic of an earlier `scope: repartition` in which records still wait, and how many
+    /// offsets.
+    pub left_behind: Option<(String, i64)>,
     /// The group has committed offsets in the input. Asked only where it matters: some topic of
     /// ours is absent or smaller than the input.
     pub worked_before: bool,
@@ -49,7 +56,8 @@ pub struct Survey {
 
 /// Asks for everything [`super::plan::decide`] needs. An absent input is `Retry`: it may come.
 pub fn survey(admin: &Admin, config: &Config, topic: &str) -> Result<Survey, PrepareError> {
-    let names = OwnTopics::new(config).for_input(topic);
+    let own_topics = OwnTopics::new(config);
+    let names = own_topics.for_input(topic);
     let ours: Vec<(Role, &String, Option<&TopicTemplate>)> = vec![
         (
             Role::Output,
@@ -65,6 +73,11 @@ pub fn survey(admin: &Admin, config: &Config, topic: &str) -> Result<Survey, Pre
             Role::Rejected,
             names.rejected.as_ref(),
             config.rejected.topic.as_ref(),
+        ),
+        (
+            Role::Repartition,
+            names.repartition.as_ref(),
+            Some(&config.repartition.topic),
         ),
         (
             Role::Journal,
@@ -90,9 +103,12 @@ pub fn survey(admin: &Admin, config: &Config, topic: &str) -> Result<Survey, Pre
             .as_ref()
             .is_none_or(|found| found.partitions < input.partitions);
         let shared = template.is_some_and(|template| !template.is_per_topic());
-        let wanted = match too_small && shared {
-            true => input.partitions.max(largest_input(admin, config)?),
-            false => input.partitions,
+        let judged = |own: &[Own]| by_id(own).map(|own| own.partitions());
+        let wanted = match role {
+            Role::Repartition => config.repartition.partitions.unwrap_or(input.partitions),
+            Role::Journal => judged(&own).unwrap_or(input.partitions),
+            _ if too_small && shared => input.partitions.max(largest_input(admin, config)?),
+            _ => input.partitions,
         };
         own.push(Own {
             role,
@@ -104,7 +120,11 @@ pub fn survey(admin: &Admin, config: &Config, topic: &str) -> Result<Survey, Pre
     let differs = |own: &Own| {
         own.found
             .as_ref()
-            .is_none_or(|f| f.partitions < input.partitions)
+            .is_none_or(|f| f.partitions < own.wanted.min(input.partitions))
+    };
+    let left_behind = match own_topics.repartition_before(topic) {
+        Some(name) => left_behind(admin, name)?,
+        None => None,
     };
     let worked_before =
         own.iter().any(differs) && !admin.committed(topic, input.partitions)?.is_empty();
@@ -112,8 +132,55 @@ pub fn survey(admin: &Admin, config: &Config, topic: &str) -> Result<Survey, Pre
         input,
         names,
         own,
+        left_behind,
         worked_before,
     })
+}
+
+impl Own {
+    /// What it has, or is to be made with.
+    pub fn partitions(&self) -> i32 {
+        self.found
+            .as_ref()
+            .map_or(self.wanted, |found| found.partitions)
+    }
+}
+
+fn by_id(own: &[Own]) -> Option<&Own> {
+    own.iter().find(|own| own.role == Role::Repartition)
+}
+
+impl Survey {
+    /// The topic between two hops, where there are two.
+    pub fn repartition(&self) -> Option<&Own> {
+        by_id(&self.own)
+    }
+
+    /// The topic whose records are judged: its name and partitions.
+    pub fn judged(&self) -> (&str, i32) {
+        match self.repartition() {
+            Some(own) => (&own.name, own.partitions()),
+            None => (&self.input.name, self.input.partitions),
+        }
+    }
+}
+
+/// Offsets that wait in a topic that was between two hops; `None` where it is not there, or all was judged.
+fn left_behind(admin: &Admin, name: String) -> Result<Option<(String, i64)>, PrepareError> {
+    // Among those that may be seen: one that was never ours need not be.
+    let listed = admin.list()?;
+    let Some((_, partitions)) = listed.into_iter().find(|(listed, _)| *listed == name) else {
+        return Ok(None);
+    };
+    let committed = admin.committed(&name, partitions)?;
+    let mut waiting = 0;
+    for partition in 0..partitions {
+        let (low, high) = admin.watermarks(&name, partition)?;
+        let committed = committed.iter().find(|(number, _)| *number == partition);
+        let reached = committed.map_or(low, |(_, offset)| low.max(*offset));
+        waiting += (high - reached).max(0);
+    }
+    Ok((waiting > 0).then_some((name, waiting)))
 }
 
 /// A topic that several inputs share must hold the partitions of the largest.

@@ -245,7 +245,9 @@ impl Scope {
         };
         let verdict = match config.scope {
             config::Scope::Partition => self.judge.judge(id, offset, record.payload),
-            config::Scope::Copartition | config::Scope::Topic => Verdict::Unsure,
+            config::Scope::Copartition | config::Scope::Topic | config::Scope::Repartition => {
+                Verdict::Unsure
+            }
         };
         let verdict = match verdict {
             Verdict::Forward => Verdict::Forward,
@@ -569,7 +571,7 @@ impl Audit {
             Role::Output if room.config.mode == Mode::Mark => {
                 Aside::of(&message).filter(|(aside, _)| is_mark(aside, &self.scopes))
             }
-            Role::Output | Role::Journal => None,
+            Role::Output | Role::Repartition | Role::Journal => None,
         };
         let (aside, own_headers) = aside.unzip();
         let go_on = || !room.interrupt.is_asked();
@@ -888,7 +890,7 @@ fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Fi
                 }
                 (Role::Output, true) | (Role::Duplicates, _) => scope.row.duplicates += counts,
                 (Role::Rejected, _) => scope.row.rejected += counts,
-                (Role::Journal, _) => {}
+                (Role::Repartition | Role::Journal, _) => {}
             }
         }
         Event::Absent {

@@ -55,6 +55,9 @@ impl Worker {
         }
         self.tell_inputs(&inputs);
         self.tell_permissions();
+        let second = self.topics.values().filter(|topic| topic.name != topic.input());
+        inputs.extend(second.map(|topic| topic.name.clone()));
+        inputs.sort();
         if inputs.is_empty() || inputs == self.subscribed {
             return Ok(());
         }
@@ -91,7 +94,8 @@ impl Worker {
         for (topic, found) in known.iter().zip(found) {
             if found.is_some_and(|found| is_another(&found.id, &topic.id)) {
                 let group = &self.config.kafka.group_id;
-                return Err(made_anew(&topic.name, &topic.names.journal, group));
+                let journal = topic.is_judged().then_some(topic.names.journal.as_str());
+                return Err(made_anew(&topic.name, journal, group));
             }
         }
         self.own_are_there(&known)
@@ -101,10 +105,13 @@ impl Worker {
     fn own_are_there(&self, known: &[&Arc<Topic>]) -> Result<(), Stop> {
         let group = &self.config.kafka.group_id;
         let mut asked = Vec::new();
-        for topic in known {
+        for topic in known.iter().filter(|topic| topic.is_judged()) {
             let names = &topic.names;
             asked.push((names.journal.as_str(), Some(*topic)));
             asked.extend(names.of_records().map(|name| (name, None)));
+            if let Hop::Second { .. } = topic.hop {
+                asked.push((topic.name.as_str(), None));
+            }
         }
         let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
         let Ok(found) = self.admin.describe(&names) else {
@@ -120,6 +127,11 @@ impl Worker {
                     return Err(Stop::contradiction(format!(
                         "the journal {name} was deleted while the service ran: what was let through is no longer known to a restart. To begin anew: kafka-topics --delete --topic {name}, and kafka-consumer-groups --delete-offsets --topic {} --group {group}, then start again",
                         topic.name
+                    )));
+                }
+                (None, None) if known.iter().any(|topic| topic.name == name) => {
+                    return Err(Stop::contradiction(format!(
+                        "the repartition topic {name} was deleted while the service ran: records that were on their way are lost. To have them judged again: kafka-consumer-groups --delete-offsets --topic {name} --group {group}, and set the group's offsets of the input back (--reset-offsets --to-datetime), then start again"
                     )));
                 }
                 (None, None) => {
@@ -164,7 +176,12 @@ impl Worker {
     fn missing_permissions(&self) -> Result<Vec<String>, PrepareError> {
         use Permission::{Read, Write};
         let mut needed: Vec<(&str, &[Permission])> = Vec::new();
-        for Topic { name, names, .. } in self.topics.values().map(Arc::as_ref) {
+        for topic in self.topics.values().map(Arc::as_ref) {
+            let Topic { name, names, .. } = topic;
+            if let Hop::First { to, .. } = &topic.hop {
+                needed.extend([(name.as_str(), &[Read][..]), (to, &[Read, Write])]);
+                continue;
+            }
             needed.push((name, &[Read]));
             needed.extend(names.of_records().map(|name| (name, &[Write][..])));
             needed.push((&names.journal, &[Read, Write]));
@@ -180,24 +197,42 @@ impl Worker {
         Ok(missing)
     }
 
+    /// Prepares an input and what is around it, or the input that a repartition topic belongs to; gives
+    /// the topic that was asked for.
     pub(super) fn prepare_topic(&mut self, name: &str) -> Result<Arc<Topic>, PrepareError> {
-        let prepared = prepare(&self.admin, &self.config, name)?;
-        let topic = Arc::new(Topic {
-            name: name.to_owned(),
+        let input = self.input_of(name).to_owned();
+        let prepared = prepare(&self.admin, &self.config, &input)?;
+        let window_ms = self.config.window.time_ms;
+        let metrics = &self.shared.metrics;
+        let sentinel = self.shared.sentinels.of(&input, window_ms, metrics);
+        let mut topic = Topic {
+            name: input.clone(),
+            hop: Hop::Only,
             names: prepared.names,
             partitions: prepared.partitions,
             output_partitions: prepared.output_partitions,
             id: prepared.input_id,
             journal_id: prepared.journal_id,
-            metrics: self.shared.metrics.topic(name),
-            sentinel: self.shared.sentinels.of(
-                name,
-                self.config.window.time_ms,
-                &self.shared.metrics,
-            ),
-        });
-        self.topics.insert(name.to_owned(), Arc::clone(&topic));
-        Ok(topic)
+            metrics: metrics.topic(&input),
+            sentinel,
+        };
+        if let Some(between) = prepared.repartition {
+            let second = Topic {
+                name: between.name.clone(),
+                hop: Hop::Second { input },
+                partitions: between.partitions,
+                id: between.id,
+                ..topic.clone()
+            };
+            topic.hop = Hop::First {
+                to: between.name,
+                partitions: between.partitions,
+            };
+            self.topics.insert(second.name.clone(), Arc::new(second));
+        }
+        self.topics.insert(topic.name.clone(), Arc::new(topic));
+        let asked_for = self.topics.get(name).map(Arc::clone);
+        asked_for.ok_or_else(|| PrepareError::Retry(format!("{name} is not read any more")))
     }
 
     /// The topic, prepared for at least this partition. The group may know of new partitions before

@@ -30,6 +30,14 @@ impl Worker {
                     .trim(&scope.topic.names.journal, partition, keep_from);
                 scope.trimmed_to = keep_from;
             }
+            if trim
+                && let Hop::Second { .. } = scope.topic.hop
+                && scope.committed_offset > scope.passed_trimmed_to
+            {
+                // What was judged is not read again.
+                self.trimmer.trim(name, partition, scope.committed_offset);
+                scope.passed_trimmed_to = scope.committed_offset;
+            }
             // Slices are sealed and filters built also where no transaction says so.
             scope.report_window();
             let (metrics, window) = (&scope.metrics, &scope.window);
@@ -45,7 +53,7 @@ impl Worker {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition,
-                state: match (self.shared.control.is_paused(name), scope.pace.held) {
+                state: match (self.shared.control.is_paused(scope.topic.input()), scope.pace.held) {
                     (true, _) => "paused",
                     (false, true) => "ahead",
                     (false, false) => "active",

@@ -9,10 +9,12 @@ use crate::commit::{Open, Trouble, drain, not_taken};
 use crate::config::{Config, Conflicts, Missing, Mode, PartitionBy};
 use crate::exit::Stop;
 use crate::identify::payload::PayloadHash;
-use crate::identify::{Identity, MissingReason};
+use crate::identify::{Identifier, Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
+use crate::repartition::Passed;
+use crate::schemas::Unresolved;
 use crate::sink::{Origin, Outgoing, Sink, Target};
-use crate::worker::scope::{First, Judged, Judgement, Rejection, Scope, Scopes, Tally};
+use crate::worker::scope::{First, Hop, Judged, Judgement, Rejection, Scope, Scopes, Tally, Topic};
 use crate::worker::sentinel;
 
 /// What a record passes through: borrowed for one record at a time.
@@ -28,12 +30,13 @@ pub struct Room<'a> {
 
 impl Room<'_> {
     /// Judges a record of the scope at `place` and produces what follows from it, in the open
-    /// transaction. Every record ends in exactly one count of its scope's tally (I2).
+    /// transaction; of a first hop, passes it on. Every record ends in exactly one count of its scope's
+    /// tally (I2).
     pub fn judge(
         &mut self,
         message: &BorrowedMessage<'_>,
         place: usize,
-        identity: Identity,
+        record: &Passed<'_>,
         wall_ms: i64,
     ) -> Result<(), Trouble> {
         let offset = message.offset();
@@ -54,19 +57,39 @@ impl Room<'_> {
             return Ok(());
         };
         // A record that ends the process leaves no trace: what came before it can be committed.
-        forbid(scope, offset, &identity, self.config, self.bypass)?;
+        if scope.topic.is_judged() {
+            forbid(scope, offset, record, self.config, self.bypass)?;
+        }
         scope.touched = true;
-        scope.tally.received += 1;
+        scope.next_offset = offset + 1;
         self.open.records += 1;
-        let counted = scope
-            .window
-            .observe(message.timestamp().to_millis(), wall_ms);
+        let counted = scope.window.observe(record.timestamp_ms, wall_ms);
         scope.pace.reached_ms = scope.pace.reached_ms.max(counted);
-        let payload = match identity {
+        if scope.topic.is_judged() {
+            self.deal_with(message, place, record, deadline)?;
+        } else {
+            scope.tally.passed_on += 1;
+            pass_on(message, place, scope, self.sink, record, deadline)?;
+        }
+        if alone {
+            drain(self.sink, self.scopes, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn deal_with(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        place: usize,
+        record: &Passed<'_>,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let offset = message.offset();
+        let payload = match record.identity {
             Identity::Id(_) => self.payloads.of(message),
             Identity::Missing(_) => 0,
         };
-        let fate = fate(self.scopes, place, offset, (identity, payload), self.config)?;
+        let fate = fate(self.scopes, place, offset, (record, payload), self.config)?;
         let Some(scope) = self.scopes.at(place) else {
             return Ok(());
         };
@@ -79,23 +102,46 @@ impl Room<'_> {
             }
             fate => fate,
         };
+        scope.tally.received += 1;
         count(&mut scope.tally, &fate);
-        let sent = send(
+        send(
             message,
             place,
             scope,
-            self.sink,
+            (self.sink, record),
             &fate,
             self.config,
             deadline,
-        );
-        scope.next_offset = offset + 1;
-        sent?;
-        if alone {
-            drain(self.sink, self.scopes, deadline)?;
-        }
-        Ok(())
+        )
     }
+}
+
+/// Why a record cannot be dealt with yet, or at all.
+pub enum Unread {
+    Schema(Unresolved),
+    /// Of a second hop: it has not come from a first.
+    Foreign,
+}
+
+/// A record of a topic, with its id and where it was in the input.
+///
+/// # Errors
+/// A schema that is needed and not there; a record that nobody passed on.
+pub fn read<'a>(
+    topic: &Topic,
+    message: &'a BorrowedMessage<'_>,
+    identifier: &mut Identifier,
+) -> Result<Passed<'a>, Unread> {
+    if let Hop::Second { .. } = topic.hop {
+        return Passed::open(message.key()).ok_or(Unread::Foreign);
+    }
+    Ok(Passed {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        identity: identifier.identify(message).map_err(Unread::Schema)?,
+        key: message.key(),
+    })
 }
 
 /// What is done with a record.
@@ -115,7 +161,7 @@ enum Fate {
 fn forbid(
     scope: &Scope,
     offset: i64,
-    identity: &Identity,
+    record: &Passed<'_>,
     config: &Config,
     bypass: bool,
 ) -> Result<(), Trouble> {
@@ -123,12 +169,12 @@ fn forbid(
         && config.rejected.topic.is_none()
     {
         return Err(Trouble::Halt(refused_without_topic(
-            scope, offset, rejection,
+            scope, record, rejection,
         )));
     }
-    match (identity, config.id.missing) {
+    match (record.identity, config.id.missing) {
         (Identity::Missing(reason), Missing::Fail) if !bypass => {
-            Err(Trouble::Halt(without_id(scope, offset, *reason)))
+            Err(Trouble::Halt(without_id(scope, record, reason)))
         }
         _ => Ok(()),
     }
@@ -139,7 +185,7 @@ fn fate(
     scopes: &mut Scopes,
     place: usize,
     offset: i64,
-    (identity, payload): (Identity, u64),
+    (record, payload): (&Passed<'_>, u64),
     config: &Config,
 ) -> Result<Fate, Trouble> {
     let Some(scope) = scopes.at(place) else {
@@ -149,7 +195,7 @@ fn fate(
         // It was let through once and refused: its id is not remembered, as it has not gone out.
         return Ok(Fate::Reject(rejection));
     }
-    let fingerprint = match identity {
+    let fingerprint = match record.identity {
         Identity::Id(fingerprint) => fingerprint,
         Identity::Missing(reason) => {
             scope.tally.missing_id += 1;
@@ -158,7 +204,10 @@ fn fate(
     };
     let record = Judged {
         fingerprint,
-        offset,
+        offset: match scope.topic.hop {
+            Hop::Second { .. } => record.position(),
+            Hop::Only | Hop::First { .. } => offset,
+        },
         payload,
     };
     let judgement = scopes.judge(place, &record, config.id.conflicts);
@@ -235,7 +284,7 @@ fn send(
     message: &BorrowedMessage<'_>,
     place: usize,
     scope: &mut Scope,
-    sink: &mut Sink,
+    (sink, record): (&mut Sink, &Passed<'_>),
     fate: &Fate,
     config: &Config,
     deadline: Instant,
@@ -251,25 +300,25 @@ fn send(
         Fate::Drop => (None, Target::Rejected),
     };
     let Some(topic) = topic else { return Ok(()) };
-    let partition = match (target, config.output.partition, message.key()) {
+    let partition = match (target, config.output.partition, record.key) {
         (Target::Output, PartitionBy::Key, Some(key)) => {
             murmur2_partition(key, scope.topic.output_partitions)
         }
         // The Java client spreads records without a key at random; this keeps their order (I3).
         (Target::Output, PartitionBy::Key, None) => {
-            scope.partition % scope.topic.output_partitions.max(1)
+            record.partition % scope.topic.output_partitions.max(1)
         }
-        _ => scope.partition,
+        _ => record.partition,
     };
     // Copied natively: names and values that are no strings, and nulls, stay what they are.
     let headers = message.headers().map(|headers| headers.detach());
     let outgoing = Outgoing {
         topic,
         partition,
-        key: message.key(),
+        key: record.key,
         value: message.payload(),
-        headers: explained(headers, fate, scope, message.offset()),
-        timestamp_ms: message.timestamp().to_millis(),
+        headers: explained(headers, fate, &scope.topic, record),
+        timestamp_ms: record.timestamp_ms,
     };
     let origin = Origin {
         scope: place,
@@ -280,12 +329,43 @@ fn send(
         .map_err(|error| not_taken(&error, scope, message.offset(), target))
 }
 
+/// The first hop: to the partition that its id has, in an envelope.
+fn pass_on(
+    message: &BorrowedMessage<'_>,
+    place: usize,
+    scope: &mut Scope,
+    sink: &mut Sink,
+    record: &Passed<'_>,
+    deadline: Instant,
+) -> Result<(), Trouble> {
+    let Hop::First { to, partitions } = &scope.topic.hop else {
+        return Ok(());
+    };
+    let envelope = record.envelope();
+    let outgoing = Outgoing {
+        topic: to,
+        partition: record.to_partition(*partitions),
+        key: Some(&envelope),
+        value: message.payload(),
+        headers: message.headers().map(|headers| headers.detach()),
+        timestamp_ms: record.timestamp_ms,
+    };
+    let target = Target::Repartition;
+    let origin = Origin {
+        scope: place,
+        offset: record.offset,
+        target,
+    };
+    sink.send(outgoing, origin, deadline)
+        .map_err(|error| not_taken(&error, scope, record.offset, target))
+}
+
 /// Adds the headers that say why a record is not in the output, or is marked there.
 fn explained(
     headers: Option<OwnedHeaders>,
     fate: &Fate,
-    scope: &Scope,
-    offset: i64,
+    topic: &Topic,
+    record: &Passed<'_>,
 ) -> Option<OwnedHeaders> {
     let reason = match fate {
         Fate::Forward | Fate::Drop => return headers,
@@ -304,11 +384,11 @@ fn explained(
         headers = with;
     };
     add("dedup-reason", reason);
-    add("dedup-source-topic", &scope.topic.name);
-    add("dedup-source-partition", &scope.partition.to_string());
-    add("dedup-source-offset", &offset.to_string());
+    add("dedup-source-topic", topic.input());
+    add("dedup-source-partition", &record.partition.to_string());
+    add("dedup-source-offset", &record.offset.to_string());
     if let Fate::Duplicate { first, age_ms, .. } = fate {
-        add("dedup-first-topic", &first.topic.name);
+        add("dedup-first-topic", first.topic.input());
         add("dedup-first-partition", &first.partition.to_string());
         add("dedup-first-offset", &first.offset.to_string());
         add("dedup-age-ms", &age_ms.to_string());
@@ -316,20 +396,34 @@ fn explained(
     Some(headers)
 }
 
-fn refused_without_topic(scope: &Scope, offset: i64, rejection: Rejection) -> Stop {
-    let (topic, partition) = scope.partition_key();
+fn refused_without_topic(scope: &Scope, record: &Passed<'_>, rejection: Rejection) -> Stop {
     Stop::contradiction(format!(
-        "the record {topic}-{partition} offset {offset} is refused by {} ({}). To have it taken, {}; or set rejected.topic, so that such records go there",
+        "the record {} is refused by {} ({}). To have it taken, {}; or set rejected.topic, so that such records go there",
+        named(scope, record),
         scope.topic_of(Target::Output),
         rejection.as_str(),
         rejection.remedy()
     ))
 }
 
-fn without_id(scope: &Scope, offset: i64, reason: MissingReason) -> Stop {
-    let (topic, partition) = scope.partition_key();
+fn without_id(scope: &Scope, record: &Passed<'_>, reason: MissingReason) -> Stop {
     Stop::contradiction(format!(
-        "the record {topic}-{partition} offset {offset} has no id ({}), and id.missing is fail. Set id.missing to forward, reject or drop, or correct id.from",
+        "the record {} has no id ({}), and id.missing is fail. Set id.missing to forward, reject or drop, or correct id.from",
+        named(scope, record),
         reason.as_str()
+    ))
+}
+
+fn named(scope: &Scope, record: &Passed<'_>) -> String {
+    let topic = scope.topic.input();
+    format!("{topic}-{} offset {}", record.partition, record.offset)
+}
+
+/// A repartition topic is one deployment's own.
+pub fn foreign(message: &BorrowedMessage<'_>) -> Stop {
+    let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+    Stop::contradiction(format!(
+        "the record {topic}-{partition} offset {offset} has not been passed on by this service, and nothing else may write to a repartition topic. Find out what does; to go on without the record, move the offset of the group with kafka-consumer-groups --reset-offsets --to-offset {}",
+        offset + 1
     ))
 }

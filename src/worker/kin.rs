@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::scope::kinship;
+use super::scope::{NO_FAMILY, kinship};
 use super::*;
 use crate::config;
 
@@ -15,7 +15,18 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 impl Worker {
     pub(super) fn has_kin(&self) -> bool {
+        self.config.scope.has_kin()
+    }
+
+    /// Whether partitions that catch up are read side by side. Of two hops, those of the first: what is in
+    /// several of them meets in the second, which has a stream time of its own.
+    pub(super) fn is_paced(&self) -> bool {
         self.config.scope != config::Scope::Partition
+    }
+
+    /// The input that a topic's records are of.
+    pub(super) fn input_of<'a>(&'a self, name: &'a str) -> &'a str {
+        self.topics.get(name).map_or(name, |topic| topic.input())
     }
 
     /// What the group's word means for this member: a topic that is one scope has one owner, who has its
@@ -81,14 +92,14 @@ impl Worker {
 
     /// Every turn: partitions that have run ahead of kin that catches up are held, and the others let go.
     pub(super) fn keep_pace(&mut self) {
-        if !self.has_kin() {
+        if !self.is_paced() {
             return;
         }
         let mut ahead = Vec::new();
         for family in 0..self.scopes.families().len() {
             self.scopes.set_bounds(family, self.config.window);
         }
-        for (_, scope) in self.scopes.active() {
+        for scope in self.scopes.paced() {
             let pace = &mut scope.pace;
             let is_ahead = pace
                 .reached_ms
@@ -114,7 +125,7 @@ impl Worker {
     /// Whether a partition may be read: all of its kin is restored, and it is not ahead of them.
     pub(super) fn may_start(&mut self, whole: &Whole, partition: &Partition) -> bool {
         let (name, number) = partition;
-        if self.shared.control.is_paused(name) {
+        if self.shared.control.is_paused(self.input_of(name)) {
             return false;
         }
         if self.has_kin() && !whole.contains(kinship(self.config.scope, name, *number)) {
@@ -129,7 +140,7 @@ impl Worker {
     pub(super) fn whole_families(&mut self) -> Whole {
         let kind = self.config.scope;
         let mut counts = HashMap::<(String, i32), usize>::new();
-        if kind == config::Scope::Partition {
+        if !kind.has_kin() {
             return Whole::default();
         }
         for (_, scope) in self.scopes.active() {
@@ -193,6 +204,9 @@ impl Scopes {
         wall_ms: i64,
         window: config::Window,
     ) -> bool {
+        if self.family_of(place).is_none() {
+            return true;
+        }
         let Some(scope) = self.at(place) else {
             return true;
         };
@@ -208,6 +222,15 @@ impl Scopes {
         }
         self.at(place)
             .is_none_or(|scope| timestamp_ms <= scope.pace.bound_ms)
+    }
+
+    /// The active scopes that are paced: those of a family.
+    fn paced(&mut self) -> impl Iterator<Item = &mut Scope> {
+        let Self {
+            slots, family_of, ..
+        } = self;
+        let paced = slots.iter_mut().zip(family_of);
+        paced.filter_map(|(slot, family)| slot.as_mut().filter(|_| *family != NO_FAMILY))
     }
 
     /// Up to which timestamp the members of a family may be judged. O(kin).

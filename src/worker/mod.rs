@@ -53,9 +53,10 @@ use crate::topics::prepare::prepare;
 use crate::topics::trim::Trimmer;
 use crate::topics::{self, Admin, PrepareError};
 use crate::window::{Counts, SeenWindow};
+use judge::Unread;
 use membership::Standing;
 pub use pulse::Pulse;
-use scope::{Pace, Recovering, Scope, Scopes, Tally, Topic};
+use scope::{Hop, Pace, Recovering, Scope, Scopes, Tally, Topic};
 pub use sentinel::Sentinels;
 
 /// What the workers of a process share.
@@ -302,7 +303,7 @@ impl Worker {
         }
         let mut wait = self.poll_timeout();
         let wall_ms = wall_clock_ms();
-        let kin = self.has_kin();
+        let paced = self.is_paced();
         for _ in 0..RECORDS_PER_ROUND {
             let judged = {
                 let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
@@ -328,13 +329,16 @@ impl Worker {
                         }
                         let timestamp_ms = message.timestamp().to_millis();
                         let window = self.config.window;
-                        if kin && !self.scopes.is_in_step(place, timestamp_ms, wall_ms, window) {
+                        if paced && !self.scopes.is_in_step(place, timestamp_ms, wall_ms, window) {
                             drop(message);
                             self.hold_back(place);
                             continue;
                         }
-                        match self.identifier.identify(&message) {
-                            Ok(identity) => {
+                        let Some(scope) = self.scopes.at(place) else {
+                            continue;
+                        };
+                        match judge::read(&scope.topic, &message, &mut self.identifier) {
+                            Ok(record) => {
                                 let open = match &mut self.open {
                                     Some(open) => Ok(open),
                                     None => commit::begin(sink).map(|open| self.open.insert(open)),
@@ -348,15 +352,15 @@ impl Worker {
                                         payloads: &self.payloads,
                                         bypass: self.shared.control.is_bypassed(),
                                     };
-                                    room.judge(&message, place, identity, wall_ms)
+                                    room.judge(&message, place, &record, wall_ms)
                                 }))
                             }
-                            Err(Unresolved::Awaited(schema)) => {
+                            Err(Unread::Schema(Unresolved::Awaited(schema))) => {
                                 drop(message);
                                 self.await_schema(place, schema);
                                 return Ok(());
                             }
-                            Err(Unresolved::Unknown(schema)) => {
+                            Err(Unread::Schema(Unresolved::Unknown(schema))) => {
                                 let stop = self.shared.schemas.unknown(
                                     schema,
                                     &format!(
@@ -367,6 +371,9 @@ impl Worker {
                                     ),
                                 );
                                 Ok(Err(Trouble::Halt(stop)))
+                            }
+                            Err(Unread::Foreign) => {
+                                Ok(Err(Trouble::Halt(judge::foreign(&message))))
                             }
                         }
                     }

@@ -28,7 +28,7 @@ impl Worker {
         }
         let control = Arc::clone(&self.shared.control);
         let active = self.scopes.active();
-        let paused = active.filter(|(_, scope)| control.is_paused(&scope.topic.name));
+        let paused = active.filter(|(_, scope)| control.is_paused(scope.topic.input()));
         let held = paused.map(|(_, scope)| (scope.partition_key(), scope.next_offset));
         let held: Vec<_> = held.collect();
         self.hold(held);

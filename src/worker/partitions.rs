@@ -113,7 +113,12 @@ impl Worker {
         self.recovery.request(Request {
             topic: topic.name.clone(),
             partition,
-            journal: topic.names.journal.clone(),
+            journal: topic.is_judged().then(|| topic.names.journal.clone()),
+            start: match topic.hop {
+                // All that was passed on is to be judged.
+                Hop::Second { .. } => Start::Earliest,
+                Hop::Only | Hop::First { .. } => self.config.input.start,
+            },
             identity: Identity::of(self.seed, &topic.name, topic.id.as_deref(), partition),
             lineage: Lineage {
                 cluster_id: self.cluster_id.clone(),
@@ -183,6 +188,7 @@ impl Worker {
             refused: std::collections::BTreeMap::new(),
             suspects: std::collections::BTreeSet::new(),
             trimmed_to: 0,
+            passed_trimmed_to: 0,
             passed: None,
             pace: Pace::new(input_offset, input_end),
         };
@@ -226,7 +232,8 @@ impl Worker {
         }
         let mut pinned = false;
         for (_, scope) in self.scopes.active() {
-            if scope.must_write_run && !scope.touched {
+            let is_input = !matches!(scope.topic.hop, Hop::Second { .. });
+            if is_input && scope.must_write_run && !scope.touched {
                 scope.touched = true;
                 pinned = true;
             }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crate::config::{self, Conflicts};
 use crate::metrics::{PartitionMetrics, TopicMetrics};
+use crate::repartition::unpacked;
 use crate::sink::Target;
 use crate::source::Partition;
 use crate::store::{Anchor, Damage};
@@ -19,18 +20,46 @@ use crate::topics::names::Names;
 use crate::window::{Counts, Fingerprint, SeenWindow, Verdict};
 use crate::worker::sentinel::Sentinel;
 
-/// An input topic as this worker needs it.
+/// What is done with the records of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hop {
+    /// They are judged, and written to the topics around it.
+    Only,
+    /// Of `scope: repartition`, an input: they are passed on to this topic, of so many partitions.
+    First { to: String, partitions: i32 },
+    /// That topic: they are judged as records of this input.
+    Second { input: String },
+}
+
+/// A topic that is read, as this worker needs it.
+#[derive(Clone)]
 pub struct Topic {
     pub name: String,
+    pub hop: Hop,
     pub names: Names,
-    /// Partitions of the input for which its other topics have been prepared.
+    /// Partitions of it for which its other topics have been prepared.
     pub partitions: i32,
     pub output_partitions: i32,
-    /// Id of the input topic, and of the journal; `None` on brokers before 2.8.
+    /// Id of the topic, and of the journal; `None` on brokers before 2.8.
     pub id: Option<String>,
     pub journal_id: Option<String>,
     pub metrics: TopicMetrics,
     pub sentinel: Arc<Sentinel>,
+}
+
+impl Topic {
+    /// The input that its records are of.
+    pub fn input(&self) -> &str {
+        match &self.hop {
+            Hop::Second { input } => input,
+            Hop::Only | Hop::First { .. } => &self.name,
+        }
+    }
+
+    /// Whether its records are judged, and so have a window and a journal.
+    pub fn is_judged(&self) -> bool {
+        !matches!(self.hop, Hop::First { .. })
+    }
 }
 
 /// Why a record was rejected; also what its `dedup-reason` header says.
@@ -77,6 +106,8 @@ impl Rejection {
 /// What became of the records of the open transaction: every one of them once (I2).
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// Of a first hop, which has none of the others.
+    pub passed_on: u64,
     pub received: u64,
     pub forwarded: u64,
     pub duplicates_window: u64,
@@ -125,6 +156,8 @@ pub struct Scope {
     pub suspects: BTreeSet<i64>,
     /// The journal offset below which trimming was asked for last.
     pub trimmed_to: i64,
+    /// The same of the repartition topic, where this is a partition of one.
+    pub passed_trimmed_to: i64,
     /// A position beyond `next_offset`, with no record in between, and since when it has been there.
     pub passed: Option<(i64, Instant)>,
     pub metrics: PartitionMetrics,
@@ -149,12 +182,13 @@ pub enum Judgement {
 /// A record with an id, as the windows see it.
 pub struct Judged {
     pub fingerprint: Fingerprint,
+    /// Of a second hop, its [position](crate::repartition::Passed::position).
     pub offset: i64,
     /// Hash of its payload; 0 where payloads are not compared.
     pub payload: u64,
 }
 
-/// The position of the first record of an id.
+/// The position of the first record of an id, in an input.
 pub struct First {
     pub topic: Arc<Topic>,
     pub partition: i32,
@@ -205,15 +239,23 @@ impl Scope {
                 in_overlay,
                 conflicts,
             } => Judgement::Duplicate {
-                first: First {
-                    topic: Arc::clone(&self.topic),
-                    partition: self.partition,
-                    offset: first_offset,
-                },
+                first: self.first(first_offset),
                 age_ms,
                 in_overlay,
                 conflicts,
             },
+        }
+    }
+
+    fn first(&self, remembered: i64) -> First {
+        let (partition, offset) = match self.topic.hop {
+            Hop::Second { .. } => unpacked(remembered),
+            Hop::Only | Hop::First { .. } => (self.partition, remembered),
+        };
+        First {
+            topic: Arc::clone(&self.topic),
+            partition,
+            offset,
         }
     }
 
@@ -224,6 +266,7 @@ impl Scope {
             Target::Output => names.output.as_deref().unwrap_or_default(),
             Target::Duplicates => names.duplicates.as_deref().unwrap_or_default(),
             Target::Rejected => names.rejected.as_deref().unwrap_or_default(),
+            Target::Repartition => names.repartition.as_deref().unwrap_or_default(),
             Target::Journal => &names.journal,
         }
     }
@@ -242,6 +285,8 @@ impl Scope {
         } else {
             self.window.discard();
         }
+        // Nothing of a first hop is journalled.
+        self.must_write_run &= self.topic.is_judged();
         self.committed_offset = self.next_offset;
         self.touched = false;
         self.refused = self.refused.split_off(&self.next_offset);
@@ -260,6 +305,7 @@ impl Scope {
     fn report(&mut self) {
         let tally = std::mem::take(&mut self.tally);
         let topic = &self.topic.metrics;
+        topic.passed_on.inc_by(tally.passed_on);
         topic.received.inc_by(tally.received);
         topic.forwarded.inc_by(tally.forwarded);
         topic.duplicates_window.inc_by(tally.duplicates_window);
@@ -307,7 +353,8 @@ pub fn kinship(scope: config::Scope, topic: &str, partition: i32) -> (&str, i32)
     match scope {
         config::Scope::Partition => (topic, partition),
         config::Scope::Copartition => ("", partition),
-        config::Scope::Topic => (topic, -1),
+        // Of two hops, in the first: what is passed on meets in the second.
+        config::Scope::Topic | config::Scope::Repartition => (topic, -1),
     }
 }
 
@@ -315,7 +362,7 @@ pub fn kinship(scope: config::Scope, topic: &str, partition: i32) -> (&str, i32)
 #[derive(Default)]
 pub struct Scopes {
     /// Active scopes; a freed place is `None`, so that places stay what they are.
-    slots: Vec<Option<Scope>>,
+    pub(super) slots: Vec<Option<Scope>>,
     /// topic → place of the scope by partition.
     by_topic: HashMap<String, Vec<Option<usize>>>,
     recovering: HashMap<Partition, Recovering>,
@@ -325,8 +372,11 @@ pub struct Scopes {
     /// Places of active scopes that are kin; none where every partition is a scope of its own.
     families: Vec<Vec<usize>>,
     /// place → its family.
-    family_of: Vec<usize>,
+    pub(super) family_of: Vec<usize>,
 }
+
+/// In `Scopes::family_of`: it is in none.
+pub(super) const NO_FAMILY: usize = usize::MAX;
 
 /// A partition that is in recovery.
 pub struct Recovering {
@@ -407,7 +457,8 @@ impl Scopes {
 
     /// The family of an active scope; `None` where there is no kinship.
     pub fn family_of(&self, place: usize) -> Option<usize> {
-        self.family_of.get(place).copied()
+        let family = self.family_of.get(place).copied();
+        family.filter(|family| *family != NO_FAMILY)
     }
 
     /// After a scope has come or gone. O(scopes).
@@ -423,10 +474,13 @@ impl Scopes {
         if self.kinship == config::Scope::Partition {
             return;
         }
-        family_of.resize(slots.len(), usize::MAX);
+        family_of.resize(slots.len(), NO_FAMILY);
         let mut numbers = HashMap::new();
         for (place, scope) in slots.iter().enumerate() {
             let Some(scope) = scope else { continue };
+            if self.kinship == config::Scope::Repartition && scope.topic.is_judged() {
+                continue;
+            }
             let number = *numbers
                 .entry(kinship(self.kinship, &scope.topic.name, scope.partition))
                 .or_insert(families.len());

@@ -244,6 +244,37 @@ impl Kafka {
         }
     }
 
+    /// Whether the group has read all of a partition that is trimmed meanwhile: behind its offset there is
+    /// nothing but markers.
+    pub fn is_read(&self, group: &str, topic: &str, partition: i32) -> bool {
+        let Some(committed) = self.committed(group, topic, partition) else {
+            return self.watermarks(topic, partition, "read_uncommitted").1 == 0;
+        };
+        let (_, high) = self.watermarks(topic, partition, "read_uncommitted");
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", unique("reader"))
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "latest")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(committed))
+            .expect("an offset");
+        consumer.assign(&list).expect("assigned");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while committed < high && Instant::now() < deadline {
+            if let Some(Ok(_)) = consumer.poll(Duration::from_millis(20)) {
+                return false;
+            }
+            let position = consumer.position().expect("a position").elements()[0].offset();
+            if matches!(position, Offset::Offset(position) if position >= high) {
+                return true;
+            }
+        }
+        committed >= high
+    }
+
     pub fn set_topic_config(&self, topic: &str, key: &str, value: &str) {
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
         let outcome =

@@ -73,6 +73,11 @@ impl Deployment {
         format!("{}-{}-seen", self.input, self.group)
     }
 
+    /// The topic between two hops.
+    pub fn by_id(&self) -> String {
+        format!("{}-{}-by-id", self.input, self.group)
+    }
+
     fn config(&self, instance: &str, http: u16, admin: u16, store: &Path) -> PathBuf {
         let mut text = String::new();
         let _ = writeln!(
@@ -156,6 +161,15 @@ impl Deployment {
     /// Waits until the group has committed all that the input holds now.
     pub fn wait_until_caught_up(&self, patience: Duration) {
         self.wait_until_read(&self.input, patience);
+        if self.extra.contains("scope: repartition") {
+            let (group, by_id) = (&self.group, self.by_id());
+            let partitions = self.kafka.partitions_of(&by_id).expect("it was made");
+            for partition in 0..i32::try_from(partitions).expect("small") {
+                wait_for(&format!("{by_id}-{partition} to be read"), patience, || {
+                    self.kafka.is_read(group, &by_id, partition)
+                });
+            }
+        }
     }
 
     /// The same of one of several inputs.

@@ -11,6 +11,7 @@ mod life;
 mod modes;
 mod rebalance;
 mod refused;
+mod repartition;
 mod scopes;
 mod store;
 mod topics;

@@ -33,14 +33,19 @@ pub fn report(
         Mode::Mark => out.ok("mode mark: all records would go to the output, duplicates with headers that say so"),
         Mode::Observe => out.ok("mode observe: no record would be written; verdicts are counted, and ids remembered in the journal"),
     }
-    scope::report(out, config, input);
+    scope::report(out, config, survey);
     let committed = admin.committed(&input.name, input.partitions)?;
     report_offsets(out, config, survey, &marks, &committed);
     let input_settings = admin.settings(&input.name)?;
     for own in &survey.own {
         report_own(out, admin, config, survey, own, input_settings.as_ref())?;
     }
-    report_journal(out, admin, config, survey, &committed)
+    let judged = match survey.repartition() {
+        Some(own) if own.found.is_some() => admin.committed(&own.name, own.partitions())?,
+        Some(_) => Vec::new(),
+        None => committed,
+    };
+    report_journal(out, admin, config, survey, &judged)
 }
 
 fn watermarks(
@@ -163,13 +168,14 @@ fn report_journal(
     survey: &Survey,
     committed: &[(i32, i64)],
 ) -> Result<(), PrepareError> {
-    let (group, topic) = (&config.kafka.group_id, &survey.input.name);
+    let group = &config.kafka.group_id;
+    let (topic, partitions) = survey.judged();
     let journal = &survey.names.journal;
     let found = survey.own.iter().find(|own| own.role == Role::Journal);
     let found = found.and_then(|own| own.found.as_ref());
     let marks = watermarks(admin, journal, found.map_or(0, |found| found.partitions))?;
     let (mut lost, mut foreign) = (Vec::new(), Vec::new());
-    for (partition, index) in (0..survey.input.partitions).zip(0..) {
+    for (partition, index) in (0..partitions).zip(0..) {
         let empty = marks
             .get::<usize>(index)
             .is_none_or(|(low, high)| low == high);

@@ -78,7 +78,7 @@ pub fn report_topics(
 fn report_own(out: &mut Report, config: &Config, own: &Own) {
     let Some(found) = &own.found else { return };
     let needed: &[Permission] = match own.role {
-        Role::Journal => &[Permission::Read, Permission::Write, Permission::Describe],
+        Role::Journal | Role::Repartition => &[Permission::Read, Permission::Write, Permission::Describe],
         Role::Output | Role::Duplicates | Role::Rejected => {
             &[Permission::Write, Permission::Describe]
         }
@@ -89,13 +89,20 @@ fn report_own(out: &mut Report, config: &Config, own: &Own) {
         &found.permitted,
         needed,
     );
+    let may_trim = may(&found.permitted, Permission::Delete);
+    if own.role == Role::Repartition && !may_trim {
+        out.warn(&format!(
+            "Delete on topic {} is missing: what was judged cannot be deleted, and it grows. Grant it",
+            own.name
+        ));
+    }
+    if own.role == Role::Repartition && may_trim && found.permitted.is_some() {
+        out.ok(&format!("Delete on topic {}", own.name));
+    }
     if own.role != Role::Journal {
         return;
     }
-    match (
-        may(&found.permitted, Permission::Delete),
-        config.journal.retention,
-    ) {
+    match (may_trim, config.journal.retention) {
         (true, _) if found.permitted.is_some() => out.ok(&format!("Delete on topic {}", own.name)),
         (true, _) | (false, Some(_)) => {}
         (false, None) => out.warn(&format!(

@@ -3,19 +3,24 @@
 use super::report::{Report, count};
 use crate::config::{Config, Scope};
 use crate::kafka::describe::TopicDescription;
+use crate::topics::prepare::left_behind;
 use crate::topics::survey::Survey;
 
 /// Partitions of one scope beyond which it is said what that costs.
 const MANY: i32 = 64;
 
 /// Of one input.
-pub fn report(out: &mut Report, config: &Config, input: &TopicDescription) {
+pub fn report(out: &mut Report, config: &Config, survey: &Survey) {
+    let input = &survey.input;
     let name = &input.name;
+    if let Some((by_id, waiting)) = &survey.left_behind {
+        out.fail(&left_behind(config, by_id, *waiting));
+    }
     match config.scope {
         Scope::Partition if input.partitions > 1 => out.ok(&format!(
             "scope partition: an id is looked for in its own partition. Where producers may send it to \
-             another one, it is not found: kafka-dedup scan {name} counts such ids, and scope: topic finds \
-             them"
+             another one, it is not found: kafka-dedup scan {name} counts such ids, and scope: topic or \
+             repartition finds them"
         )),
         Scope::Partition => {}
         Scope::Copartition => out.ok(
@@ -35,6 +40,19 @@ pub fn report(out: &mut Report, config: &Config, input: &TopicDescription) {
                     input.partitions
                 ));
             }
+        }
+        Scope::Repartition => {
+            let (by_id, partitions) = survey.judged();
+            out.ok(&format!(
+                "scope repartition: an id is looked for in all partitions. A first hop passes records on to \
+                 {by_id}, of {}, by their ids, and a second judges them there; members share the \
+                 partitions of both",
+                count(partitions, "partition")
+            ));
+            out.text(
+                "order: of one id it is kept; records of different ids may change places, within a partition \
+                 and a key too. Records that must keep their order need scope: partition or topic",
+            );
         }
     }
 }

@@ -1,0 +1,188 @@
+//! `scope: repartition`: two hops, each of which may end at any step.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::crash::rounds;
+use crate::kit::hostile::{Hostile, Pool};
+use crate::kit::kin::{assert_duplicates, assert_each, crossing, id_of};
+use crate::kit::{Deployment, Dice, Rec, now_ms, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const TWO_HOPS: &str =
+    "transaction: {interval: 30ms, timeout: 10s}\nscope: repartition\nrepartition: {partitions: 4}\n";
+
+/// How often each id was let through. What is in a partition of the output is, each once, what the same
+/// partition of the input has.
+fn let_through(it: &Deployment) -> BTreeMap<Vec<u8>, usize> {
+    let mut count = BTreeMap::new();
+    for partition in 0..it.partitions {
+        let mut left: HashMap<String, usize> = HashMap::new();
+        for (_, record) in it.kafka.read_partition(&it.input, partition) {
+            count.entry(id_of(&record)).or_default();
+            *left.entry(format!("{record:?}")).or_default() += 1;
+        }
+        for (offset, record) in it.kafka.read_partition(&it.output, partition) {
+            let place = || format!("{}-{partition}@{offset} has {record:?}", it.output);
+            match left.get_mut(&format!("{record:?}")) {
+                Some(times) if *times > 0 => *times -= 1,
+                _ => panic!("{}, and the input's partition has not", place()),
+            }
+            *count.get_mut(&id_of(&record)).expect("an id of the input") += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn an_id_of_several_partitions_is_let_through_once_whoever_dies() {
+    let mut it = Deployment::new("hops", 3, TWO_HOPS);
+    it.extra += "duplicates: {topic: \"{topic}_dups\"}\n";
+    let stream = crossing(&it, 71);
+    let steps = [
+        "produced",
+        "offsets-sent",
+        "committed",
+        "published",
+        "restored",
+        "commit-unknown",
+        "trim",
+    ];
+    let mut dice = Dice(72);
+    let mut two = [it.start("a"), it.start("b")];
+    for round in 0..rounds(6) {
+        std::thread::sleep(Duration::from_millis(500 + dice.roll(1000)));
+        let victim = usize::try_from(dice.roll(2)).expect("small");
+        let name = format!("r{round}");
+        let step = steps[usize::try_from(dice.roll(7)).expect("small")];
+        let late = it.start_with(&name, &[(step, "12*off->return")]);
+        let mut gone = std::mem::replace(&mut two[victim], late);
+        if round % 3 == 1 && !gone.has_ended() {
+            assert!(gone.terminate().success(), "{}", gone.log_tail());
+        } else {
+            gone.kill();
+        }
+        for instance in &mut two {
+            if instance.has_ended() {
+                *instance = it.start(&format!("after{round}"));
+            }
+        }
+    }
+    assert!(stream.finish() > 1000);
+    drop(two);
+    let mut last = it.start("last");
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it), 1);
+    let elsewhere = assert_duplicates(&it, &[&it.input], &it.output);
+    assert!(elsewhere > 100, "{elsewhere} of another partition");
+    wait_for("what was judged to be trimmed", PATIENCE, || {
+        let by_id = it.by_id();
+        (0..4).all(|number| {
+            let (low, high) = it.kafka.watermarks(&by_id, number, "read_uncommitted");
+            high - low < 5
+        })
+    });
+
+    // Again all ids, where they have not been, for a process that has to read the journal.
+    assert!(last.terminate().success());
+    let ids: Vec<Vec<u8>> = let_through(&it).into_keys().collect();
+    for partition in 0..3 {
+        let again: Vec<Rec> = ids.iter().map(|id| Rec::with_id(id, now_ms())).collect();
+        it.kafka.produce(&it.input, partition, &again);
+    }
+    let mut anew = it.start("anew");
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it), 1);
+    assert!(anew.terminate().success());
+}
+
+/// Nulls, empty parts, binary ids, repeated headers, odd timestamps, aborted transactions: both hops leave a
+/// record as it is. Without an id it is let through.
+#[test]
+fn whatever_a_record_is_it_passes_both_hops_as_it_is() {
+    let it = Deployment::new("strange", 2, &format!("{TWO_HOPS}window: {{time: 30s}}\n"));
+    let mut instance = it.start("one");
+    let hostile = Hostile::start(&it.kafka, &it.input, Pool::new(73, 2, 30_000));
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(hostile.sent() > 1000);
+    hostile.finish();
+    it.wait_until_caught_up(PATIENCE);
+    let (mut without, mut with) = (0, 0);
+    for partition in 0..2 {
+        let mut input: HashMap<String, usize> = HashMap::new();
+        let mut firsts: HashMap<Vec<u8>, usize> = HashMap::new();
+        let shown = |record: &Rec| match record.timestamp {
+            // Kafka's own clients cannot send these on.
+            ..=0 => format!("{:?}", Rec { timestamp: 0, ..record.clone() }),
+            _ => format!("{record:?}"),
+        };
+        for (_, record) in it.kafka.read_partition(&it.input, partition) {
+            *input.entry(shown(&record)).or_default() += 1;
+            match record.header("message-id").filter(|id| !id.is_empty()) {
+                Some(id) => *firsts.entry(id.to_vec()).or_default() += 0,
+                None => without += 1,
+            }
+        }
+        for (_, record) in it.kafka.read_partition(&it.output, partition) {
+            let left = input.get_mut(&shown(&record)).unwrap_or_else(|| panic!("{record:?}"));
+            *left = left.checked_sub(1).expect("not more often than in the input");
+            match record.header("message-id").filter(|id| !id.is_empty()) {
+                Some(id) => *firsts.get_mut(id).expect("an id") += 1,
+                None => without -= 1,
+            }
+        }
+        assert!(firsts.values().all(|times| *times > 0), "each id is let through");
+        with += firsts.len();
+    }
+    assert_eq!(without, 0, "what has no id is let through");
+    assert!(with > 300, "{with}");
+    assert!(instance.terminate().success());
+}
+
+/// Of one worker, partitions that catch up are passed on in about the order of their timestamps.
+#[test]
+fn partitions_catch_up_side_by_side() {
+    let mut it = Deployment::new("hops-abreast", 2, TWO_HOPS);
+    it.extra += "window: {time: 1h}\n";
+    let day_ago = now_ms() - 86_400_000;
+    let steps = 3000;
+    let light: Vec<Rec> = (0..steps)
+        .map(|n| Rec::with_id(format!("id-{n}"), day_ago + n * 25_000))
+        .collect();
+    let heavy = light.iter().map(|record| Rec {
+        value: Some(vec![b'x'; 3000]),
+        ..record.clone()
+    });
+    it.kafka.produce(&it.input, 0, &heavy.collect::<Vec<_>>());
+    it.kafka.produce(&it.input, 1, &light);
+    let mut instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it), 1);
+    assert!(instance.terminate().success());
+}
+
+/// Records between the hops are not left behind, and nobody else writes there.
+#[test]
+fn another_scope_is_refused_while_records_wait_between_the_hops() {
+    let mut it = Deployment::new("leaving", 1, TWO_HOPS);
+    let ids: Vec<Rec> = (0..500).map(|n| Rec::with_id(format!("{n}"), now_ms())).collect();
+    it.kafka.produce(&it.input, 0, &ids);
+    let instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    instance.kill();
+    // As if the first hop had committed, and the second not yet.
+    let foreign = Rec::with_id("foreign", now_ms());
+    it.kafka.produce(&it.by_id(), 2, std::slice::from_ref(&foreign));
+    let two_hops = std::mem::replace(&mut it.extra, "scope: topic\n".to_owned());
+    let mut refused = it.start("two");
+    assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+    let log = refused.log_text();
+    assert!(log.contains("have not been judged, and with scope: topic nobody would"), "{log}");
+
+    it.extra = two_hops;
+    let mut refused = it.start("three");
+    assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+    let log = refused.log_text();
+    let place = format!("{}-2 offset ", it.by_id());
+    assert!(log.contains(&place) && log.contains("has not been passed on"), "{log}");
+}
