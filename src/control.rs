@@ -58,7 +58,8 @@ pub struct Answer {
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum What {
     Remembered {
-        /// Input offset of the first record; -1 of an id that was preloaded.
+        /// Input partition and offset of the first record; the offset is -1 of an id that was preloaded.
+        first_partition: i32,
         first_offset: i64,
         /// Stream time when it was let through or renewed, in ms since 1970.
         seen_at_ms: i64,

@@ -18,8 +18,10 @@ pub(super) struct Cluster {
     pub missing: Vec<String>,
 }
 
-/// An input topic that has a journal.
+/// A topic whose records are judged, with its journal: an input, or the one between two hops.
 pub(super) struct Input {
+    /// The input that its records are of.
+    pub input: String,
     pub topic: String,
     pub partitions: i32,
     pub journal: String,
@@ -69,11 +71,16 @@ impl Cluster {
             inputs: Vec::new(),
             missing: absent_inputs(config, selection, &names),
         };
-        for topic in own.resolve(&names) {
-            if selection.topic.as_ref().is_some_and(|only| *only != topic) {
+        for input_name in own.resolve(&names) {
+            if selection
+                .topic
+                .as_ref()
+                .is_some_and(|only| *only != input_name)
+            {
                 continue;
             }
-            let journal = own.for_input(&topic).journal;
+            let topic = own.judged(&input_name);
+            let journal = own.journal_of(&topic);
             let found = cluster
                 .admin
                 .describe(&[&topic, &journal])
@@ -92,6 +99,7 @@ impl Cluster {
                 .committed(&topic, input.partitions)
                 .map_err(unreachable)?;
             cluster.inputs.push(Input {
+                input: input_name,
                 partitions: input.partitions.min(journal_found.partitions),
                 committed: committed.into_iter().collect(),
                 lineage: Lineage {
@@ -127,7 +135,7 @@ impl Cluster {
         self.inputs
             .iter()
             .flat_map(|input| (0..input.partitions).map(move |partition| (input, partition)))
-            .filter(|(input, partition)| selection.has(&input.topic, *partition))
+            .filter(|(input, partition)| selection.has(&input.input, *partition))
             .collect()
     }
 

@@ -17,12 +17,13 @@ use super::cluster::Cluster;
 use super::journal::{End, Place, Reader, Record};
 use super::progress::Progress;
 use super::{Asked, select};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Scope};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::deployment_seed;
 use crate::journal::Run;
 use crate::journal::run::NO_OFFSET;
+use crate::repartition;
 use crate::store::Entry;
 use crate::window::{Fingerprint, remembers};
 
@@ -273,7 +274,13 @@ impl Rows<'_> {
                 continue;
             }
             let expires = window.time_ms.map(|ms| stamp(time_ms.saturating_add(ms)));
-            let first = (*offset != NO_OFFSET).then(|| offset.to_string());
+            let first = (*offset != NO_OFFSET).then(|| match self.config.scope {
+                Scope::Repartition => {
+                    let (partition, offset) = repartition::unpacked(*offset);
+                    format!("{partition}/{offset}")
+                }
+                Scope::Partition | Scope::Copartition | Scope::Topic => offset.to_string(),
+            });
             writeln!(
                 out,
                 "{},{fingerprint:032x},{},{},{},{}",

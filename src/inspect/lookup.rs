@@ -12,8 +12,11 @@ use super::{Asked, InspectArgs};
 use crate::config::{self, Config, IdSource};
 use crate::exit::Stop;
 use crate::identify::{Fields, Identifier, Identity, MissingReason, deployment_seed};
+use crate::journal::run::NO_OFFSET;
+use crate::repartition;
 use crate::schemas::Schemas;
 use crate::store::{Entry, Fingerprint};
+use crate::topics::OwnTopics;
 use crate::window::remembers;
 
 /// The fingerprint of the id that is asked for, if one is.
@@ -172,12 +175,29 @@ pub(super) fn answer(
         }
         None => by_store(config, &found, &mut answer),
     }
+    if config.scope == config::Scope::Repartition {
+        let own = OwnTopics::new(config);
+        for sighting in &mut answer.sightings {
+            name_first_in_input(sighting, &own);
+        }
+    }
     answer
         .sightings
         .sort_by_key(|sighting| !sighting.remembered);
     let remembering = |sighting: &Sighting| sighting.remembered;
     answer.seen = (answer.partitions > 0).then(|| answer.sightings.iter().any(remembering));
     answer
+}
+
+/// Of two hops, the second remembers where the first found a record.
+fn name_first_in_input(sighting: &mut Sighting, own: &OwnTopics) {
+    if sighting.offset == NO_OFFSET {
+        return;
+    }
+    (sighting.partition, sighting.offset) = repartition::unpacked(sighting.offset);
+    if let Some(input) = own.input_of(&sighting.topic) {
+        sighting.topic = input;
+    }
 }
 
 fn by_journal(

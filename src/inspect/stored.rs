@@ -39,8 +39,12 @@ pub(super) fn look(asked: &Asked, cluster: Option<&Cluster>) -> Store {
     let room = Room::new(asked, cluster, &dirs);
     for dir in &dirs {
         match room.owner(dir) {
-            Owner::Ours { topic, partition } => {
-                if selection.has(&topic, partition) {
+            Owner::Ours {
+                input,
+                topic,
+                partition,
+            } => {
+                if selection.has(&input, partition) {
                     let lineage = room.lineage(&topic, partition);
                     let examined = room.examine(dir, &lineage, |slice| slice.entries(|_, _| {}));
                     store.scopes.push(examined.report(dir, topic, partition));
@@ -82,10 +86,15 @@ pub(super) fn find(
     let room = Room::new(asked, cluster, &dirs);
     let mut all = Vec::new();
     for dir in &dirs {
-        let Owner::Ours { topic, partition } = room.owner(dir) else {
+        let Owner::Ours {
+            input,
+            topic,
+            partition,
+        } = room.owner(dir)
+        else {
             continue;
         };
-        if !selection.has(&topic, partition) {
+        if !selection.has(&input, partition) {
             continue;
         }
         let mut entry: Option<(Entry, String)> = None;
@@ -117,7 +126,12 @@ pub(super) fn find(
 }
 
 enum Owner {
-    Ours { topic: String, partition: i32 },
+    /// A partition of a topic that is judged as this input.
+    Ours {
+        input: String,
+        topic: String,
+        partition: i32,
+    },
     Foreign(String),
 }
 
@@ -142,15 +156,17 @@ impl<'a> Room<'a> {
                 TopicPattern::Name(name) => Some(name.clone()),
                 TopicPattern::Regex(_) => None,
             });
+        let own = OwnTopics::new(config);
         let found = cluster.iter().flat_map(|cluster| &cluster.inputs);
         let slices: usize = dirs.iter().map(|dir| dir.slices.len()).sum();
         Self {
             asked,
             cluster,
-            own: OwnTopics::new(config),
             topics: named
+                .map(|input| own.judged(&input))
                 .chain(found.map(|input| input.topic.clone()))
                 .collect(),
+            own,
             scratch: Scratch::new().map_err(|error| error.to_string()),
             progress: Progress::new(slices as u64, "slices"),
         }
@@ -159,12 +175,16 @@ impl<'a> Room<'a> {
     fn owner(&self, dir: &ScopeDir) -> Owner {
         let group = &self.asked.config.kafka.group_id;
         match inspect::scope_of(&dir_name(dir), group, &self.topics) {
-            Some((topic, partition)) if !self.own.resolve(&[&topic]).is_empty() => {
-                Owner::Ours { topic, partition }
-            }
-            Some((topic, _)) => Owner::Foreign(format!(
-                "of this group, but {topic} is no input of this config"
-            )),
+            Some((topic, partition)) => match self.own.input_of(&topic) {
+                Some(input) => Owner::Ours {
+                    input,
+                    topic,
+                    partition,
+                },
+                None => Owner::Foreign(format!(
+                    "of this group, but {topic} is not judged with this config"
+                )),
+            },
             None => Owner::Foreign("of another group, or not kafka-dedup's".to_owned()),
         }
     }
@@ -182,7 +202,7 @@ impl<'a> Room<'a> {
                     group: self.asked.config.kafka.group_id.clone(),
                     topic: topic.to_owned(),
                     partition,
-                    journal: self.own.for_input(topic).journal,
+                    journal: self.own.journal_of(topic),
                     seed: deployment_seed(&self.asked.config.kafka.group_id),
                     ..Lineage::default()
                 },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::{self, Config, IdSource, PartitionBy, TopicPattern};
+use crate::config::{self, Config, IdSource, PartitionBy, Scope, TopicPattern};
 use crate::exit::Stop;
 use crate::journal::Terms;
 use crate::topics::OwnTopics;
@@ -198,6 +198,11 @@ impl PreloadArgs {
 }
 
 fn from_topic(name: &str, input: &str, config: &Config) -> Result<String, Stop> {
+    if config.scope == Scope::Repartition {
+        return Err(Stop::usage(
+            "--from-topic: with scope: repartition, ids of several partitions meet in one seen set, in the order of their times, and a topic is read partition by partition. Use --from-file, with lines in the order of their times",
+        ));
+    }
     if !name.is_empty() {
         return Ok(name.to_owned());
     }

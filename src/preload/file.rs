@@ -46,9 +46,9 @@ pub fn read(
 ) -> Result<LeftOut, Stop> {
     let partitions = writer.partitions();
     each(path, hex, order, partitions, "bytes read", |line| {
-        let chosen = match line.partition {
-            Some(partition) => partition..partition + 1,
-            None => 0..partitions,
+        let chosen = match (line.id.and_then(|id| writer.place_of(id)), line.partition) {
+            (Some(partition), _) | (None, Some(partition)) => partition..partition + 1,
+            (None, None) => 0..partitions,
         };
         for partition in chosen {
             // A line without a time counts as now.

@@ -27,6 +27,7 @@ use crate::journal::run::NO_OFFSET;
 use crate::journal::{Identity, MAX_IDS_PER_RUN, Run};
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
+use crate::repartition::partition_of;
 use crate::sink::{Origin, Outgoing, Sink, Target};
 use crate::source::{Rebalance, Source};
 use crate::topics::admin::TIMEOUT;
@@ -57,6 +58,10 @@ pub struct Writer<'a> {
     interrupt: &'a Interrupt,
     source: Source,
     sink: Sink,
+    /// The topic whose records will be judged.
+    judged: String,
+    /// Of two hops, where the first begins.
+    input_starts: Vec<(i32, i64)>,
     journal: String,
     /// By number.
     scopes: Vec<Scope>,
@@ -78,9 +83,21 @@ impl<'a> Writer<'a> {
         let (config, topic) = (&order.config, &order.topic);
         let admin = Admin::new(config)?;
         let prepared = retried(interrupt, || prepare(&admin, config, topic))?;
-        let partitions = prepared.partitions;
+        let inputs = prepared.partitions;
         let journal = prepared.names.journal.clone();
-        let begun = retried(interrupt, || admin.committed(topic, partitions))?;
+        let hops = prepared.repartition.is_some();
+        // The topic whose records will be judged.
+        let (judged, partitions, judged_id) = match &prepared.repartition {
+            Some(between) => (&between.name, between.partitions, &between.id),
+            None => (topic, inputs, &prepared.input_id),
+        };
+        if hops {
+            let begun = retried(interrupt, || admin.committed(topic, inputs))?;
+            if let Some(first) = begun.first() {
+                return Err(begun_already(order, *first, false, &journal));
+            }
+        }
+        let begun = retried(interrupt, || admin.committed(judged, partitions))?;
         if let Some((partition, offset)) = begun.first() {
             let ends = journal_ends(config, topic, interrupt)?;
             let untouched = begun.len() == ends.len()
@@ -94,10 +111,10 @@ impl<'a> Writer<'a> {
                 &journal,
             ));
         }
-        let source = joined(order, interrupt, partitions)?;
+        let source = joined(order, interrupt, (judged, partitions))?;
         let sink = taken_over(order, interrupt, &source)?;
         // In this order, as in recovery: what an earlier preload left is committed or gone by now.
-        let stable = stable_offsets(order, interrupt, partitions)?;
+        let stable = stable_offsets(order, interrupt, (judged, partitions))?;
         if let Some((partition, offset)) = stable {
             return Err(begun_already(order, (partition, offset), false, &journal));
         }
@@ -114,12 +131,14 @@ impl<'a> Writer<'a> {
                     config.kafka.group_id
                 )));
             }
-            let start_offset = retried(interrupt, || start(&admin, order, partition))?;
-            let input_id = prepared.input_id.as_deref();
+            let start_offset = match hops {
+                true => retried(interrupt, || Ok(admin.watermarks(judged, partition)?.0))?,
+                false => retried(interrupt, || start(&admin, order, partition))?,
+            };
             scopes.push(Scope {
                 start_offset,
                 waiting: Run {
-                    identity: Identity::of(seed, topic, input_id, partition).own,
+                    identity: Identity::of(seed, judged, judged_id.as_deref(), partition).own,
                     next_offset: start_offset,
                     // What an unfinished preload left does not count, nor do its ordinals.
                     first_ordinal: 0,
@@ -131,6 +150,12 @@ impl<'a> Writer<'a> {
                 ids: 0,
             });
         }
+        let mut input_starts = Vec::new();
+        for partition in 0..inputs * i32::from(hops) {
+            let offset = retried(interrupt, || start(&admin, order, partition))?;
+            input_starts.push((partition, offset));
+        }
+        let judged = judged.clone();
         let most = (WAITING / scopes.len().max(1)).min(config.transaction.records);
         let most = most.clamp(WAITING_LEAST, MAX_IDS_PER_RUN);
         Ok(Self {
@@ -138,6 +163,8 @@ impl<'a> Writer<'a> {
             interrupt,
             source,
             sink,
+            judged,
+            input_starts,
             journal,
             scopes,
             most,
@@ -150,6 +177,13 @@ impl<'a> Writer<'a> {
     /// How many partitions there are.
     pub fn partitions(&self) -> usize {
         self.scopes.len()
+    }
+
+    /// Of two hops, the partition that an id has; `None` where it may be in any.
+    pub fn place_of(&self, id: Fingerprint) -> Option<usize> {
+        let count = i32::try_from(self.scopes.len()).ok()?;
+        let hops = self.judged != self.order.topic;
+        hops.then(|| usize::try_from(partition_of(id, count)).unwrap_or(0))
     }
 
     /// Writes a run to every partition, from which on the seen set begins: from here on no start takes
@@ -290,13 +324,13 @@ impl<'a> Writer<'a> {
         };
         if last {
             let mut offsets = TopicPartitionList::new();
-            for (partition, scope) in (0..).zip(&self.scopes) {
+            let of_judged = (0..).zip(self.scopes.iter().map(|scope| scope.start_offset));
+            let of_judged = of_judged.map(|(number, offset)| (&self.judged, number, offset));
+            let of_input = self.input_starts.iter();
+            let of_input = of_input.map(|(number, offset)| (&self.order.topic, *number, *offset));
+            for (topic, partition, offset) in of_judged.chain(of_input) {
                 offsets
-                    .add_partition_offset(
-                        &self.order.topic,
-                        partition,
-                        Offset::Offset(scope.start_offset),
-                    )
+                    .add_partition_offset(topic, partition, Offset::Offset(offset))
                     .map_err(|error| Stop::internal(format!("no offset: {error}")))?;
             }
             self.sink
@@ -331,11 +365,15 @@ impl<'a> Writer<'a> {
 }
 
 /// A member of the group that has all partitions.
-fn joined(order: &Order, interrupt: &Interrupt, partitions: i32) -> Result<Source, Stop> {
+fn joined(
+    order: &Order,
+    interrupt: &Interrupt,
+    (topic, partitions): (&String, i32),
+) -> Result<Source, Stop> {
     let source = Source::create(&order.config, 0)?;
     source
-        .subscribe(std::slice::from_ref(&order.topic))
-        .map_err(|error| again(&format!("{} cannot be subscribed to: {error}", order.topic)))?;
+        .subscribe(std::slice::from_ref(topic))
+        .map_err(|error| again(&format!("{topic} cannot be subscribed to: {error}")))?;
     let deadline = Instant::now() + PATIENCE;
     let mut ours: BTreeSet<i32> = BTreeSet::new();
     while ours.len() < usize::try_from(partitions).unwrap_or(0) {
@@ -344,9 +382,8 @@ fn joined(order: &Order, interrupt: &Interrupt, partitions: i32) -> Result<Sourc
         }
         if Instant::now() >= deadline {
             return Err(Stop::contradiction(format!(
-                "the group {} did not give all {partitions} partitions of {} to this process within {} s: stop all other members, and wait for the session of one that was killed",
+                "the group {} did not give all {partitions} partitions of {topic} to this process within {} s: stop all other members, and wait for the session of one that was killed",
                 order.config.kafka.group_id,
-                order.topic,
                 PATIENCE.as_secs()
             )));
         }
@@ -398,14 +435,14 @@ fn taken_over(order: &Order, interrupt: &Interrupt, source: &Source) -> Result<S
 fn stable_offsets(
     order: &Order,
     interrupt: &Interrupt,
-    partitions: i32,
+    (topic, partitions): (&str, i32),
 ) -> Result<Option<(i32, i64)>, Stop> {
     let client: BaseConsumer<Logged> = clients::journal_reader_config(&order.config)
         .create_with_context(Logged::new())
         .map_err(|error| Stop::usage(format!("kafka: {}", clients::refusal(&error))))?;
     retried(interrupt, || {
         let mut asked = TopicPartitionList::new();
-        asked.add_partition_range(&order.topic, 0, partitions - 1);
+        asked.add_partition_range(topic, 0, partitions - 1);
         let answer = client.committed_offsets(asked, TIMEOUT);
         let answer = answer.map_err(|error| {
             PrepareError::Retry(format!("the committed offsets are in doubt: {error}"))

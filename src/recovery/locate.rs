@@ -153,7 +153,11 @@ impl Room {
         match answers.into_iter().next() {
             Some((_, Ok(found))) if is_another(&found.id, &request.lineage.topic_id) => {
                 let group = &self.config.kafka.group_id;
-                Err(Trouble::Stop(made_anew(name, request.journal.as_deref(), group)))
+                Err(Trouble::Stop(made_anew(
+                    name,
+                    request.journal.as_deref(),
+                    group,
+                )))
             }
             Some((_, Ok(_))) => Ok(()),
             Some((_, Err(error))) => Err(later(error.to_string())),

@@ -69,6 +69,32 @@ impl OwnTopics {
         }
     }
 
+    /// The topic whose records are judged as those of this input.
+    pub fn judged(&self, input: &str) -> String {
+        match self.has_two_hops {
+            true => self.repartition.render(input, &self.group),
+            false => input.to_owned(),
+        }
+    }
+
+    /// The journal of a topic whose records are judged.
+    pub fn journal_of(&self, judged: &str) -> String {
+        self.journal.render(judged, &self.group)
+    }
+
+    /// The input that the records of a judged topic are of; `None` where there can be none.
+    pub fn input_of(&self, judged: &str) -> Option<String> {
+        let is_input = |name: &&str| !self.resolve(&[name]).is_empty();
+        if !self.has_two_hops {
+            return Some(judged).filter(is_input).map(str::to_owned);
+        }
+        match captured(&self.repartition.0, &self.group, judged)? {
+            Captured::Name(name) => Some(name).filter(is_input).map(str::to_owned),
+            // Then there is one input, by name.
+            Captured::Nothing => self.inputs.first().map(|input| input.as_str().to_owned()),
+        }
+    }
+
     /// The topic that was between two hops, if `scope: repartition` was what this deployment once had.
     pub fn repartition_before(&self, topic: &str) -> Option<String> {
         let name = self.repartition.render(topic, &self.group);

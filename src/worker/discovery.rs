@@ -55,7 +55,10 @@ impl Worker {
         }
         self.tell_inputs(&inputs);
         self.tell_permissions();
-        let second = self.topics.values().filter(|topic| topic.name != topic.input());
+        let second = self
+            .topics
+            .values()
+            .filter(|topic| topic.name != topic.input());
         inputs.extend(second.map(|topic| topic.name.clone()));
         inputs.sort();
         if inputs.is_empty() || inputs == self.subscribed {

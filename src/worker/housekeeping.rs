@@ -53,7 +53,10 @@ impl Worker {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition,
-                state: match (self.shared.control.is_paused(scope.topic.input()), scope.pace.held) {
+                state: match (
+                    self.shared.control.is_paused(scope.topic.input()),
+                    scope.pace.held,
+                ) {
                     (true, _) => "paused",
                     (false, true) => "ahead",
                     (false, false) => "active",

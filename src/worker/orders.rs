@@ -39,15 +39,19 @@ impl Worker {
         let mut damaged = None;
         for (place, scope) in self.scopes.active() {
             let (topic, partition) = scope.partition_key();
-            if !target.covers(&topic, partition) {
+            if !scope.topic.is_judged() || !target.covers(scope.topic.input(), partition) {
                 continue;
             }
             let what = match scope.window.look_up(id) {
-                Ok(Some((entry, age_ms))) => What::Remembered {
-                    first_offset: entry.offset,
-                    seen_at_ms: entry.time_ms,
-                    age_ms,
-                },
+                Ok(Some((entry, age_ms))) => {
+                    let (first_partition, first_offset) = scope.first_of(entry.offset);
+                    What::Remembered {
+                        first_partition,
+                        first_offset,
+                        seen_at_ms: entry.time_ms,
+                        age_ms,
+                    }
+                }
                 Ok(None) => What::NotRemembered,
                 Err(damage) => {
                     damaged = Some((place, damage));
@@ -115,9 +119,11 @@ impl Worker {
     fn rebuild(&mut self, target: &Target) -> Result<Vec<Answer>, Stop> {
         self.close_transaction()?;
         let mut answers = self.restoring(target);
-        let active = self.scopes.active().map(|(_, scope)| scope.partition_key());
-        let wanted: Vec<Partition> = active
-            .filter(|(topic, partition)| target.covers(topic, *partition))
+        let active = self.scopes.active().map(|(_, scope)| scope);
+        let judged = active.filter(|scope| scope.topic.is_judged());
+        let wanted: Vec<Partition> = judged
+            .filter(|scope| target.covers(scope.topic.input(), scope.partition))
+            .map(|scope| scope.partition_key())
             .collect();
         for partition in wanted {
             let Some(scope) = self.scopes.remove(&partition) else {
@@ -154,10 +160,11 @@ impl Worker {
     }
 
     fn restoring(&self, target: &Target) -> Vec<Answer> {
-        let recovering = self.scopes.recovering().keys();
-        let covered = recovering.filter(|(topic, partition)| target.covers(topic, *partition));
+        let recovering = self.scopes.recovering().iter();
+        let judged = recovering.filter(|(_, it)| it.topic.is_judged());
+        let covered = judged.filter(|((_, number), it)| target.covers(it.topic.input(), *number));
         covered
-            .map(|(topic, partition)| Answer {
+            .map(|((topic, partition), _)| Answer {
                 topic: topic.clone(),
                 partition: *partition,
                 what: What::Restoring,

@@ -247,11 +247,16 @@ impl Scope {
         }
     }
 
-    fn first(&self, remembered: i64) -> First {
-        let (partition, offset) = match self.topic.hop {
+    /// Input partition and offset of a first record, by what is remembered of it.
+    pub fn first_of(&self, remembered: i64) -> (i32, i64) {
+        match self.topic.hop {
             Hop::Second { .. } => unpacked(remembered),
             Hop::Only | Hop::First { .. } => (self.partition, remembered),
-        };
+        }
+    }
+
+    fn first(&self, remembered: i64) -> First {
+        let (partition, offset) = self.first_of(remembered);
         First {
             topic: Arc::clone(&self.topic),
             partition,

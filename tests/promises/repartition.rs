@@ -9,8 +9,7 @@ use crate::kit::kin::{assert_duplicates, assert_each, crossing, id_of};
 use crate::kit::{Deployment, Dice, Rec, now_ms, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TWO_HOPS: &str =
-    "transaction: {interval: 30ms, timeout: 10s}\nscope: repartition\nrepartition: {partitions: 4}\n";
+const TWO_HOPS: &str = "transaction: {interval: 30ms, timeout: 10s}\nscope: repartition\nrepartition: {partitions: 4}\n";
 
 /// How often each id was let through. What is in a partition of the output is, each once, what the same
 /// partition of the input has.
@@ -113,7 +112,13 @@ fn whatever_a_record_is_it_passes_both_hops_as_it_is() {
         let mut firsts: HashMap<Vec<u8>, usize> = HashMap::new();
         let shown = |record: &Rec| match record.timestamp {
             // Kafka's own clients cannot send these on.
-            ..=0 => format!("{:?}", Rec { timestamp: 0, ..record.clone() }),
+            ..=0 => format!(
+                "{:?}",
+                Rec {
+                    timestamp: 0,
+                    ..record.clone()
+                }
+            ),
             _ => format!("{record:?}"),
         };
         for (_, record) in it.kafka.read_partition(&it.input, partition) {
@@ -124,14 +129,21 @@ fn whatever_a_record_is_it_passes_both_hops_as_it_is() {
             }
         }
         for (_, record) in it.kafka.read_partition(&it.output, partition) {
-            let left = input.get_mut(&shown(&record)).unwrap_or_else(|| panic!("{record:?}"));
-            *left = left.checked_sub(1).expect("not more often than in the input");
+            let left = input
+                .get_mut(&shown(&record))
+                .unwrap_or_else(|| panic!("{record:?}"));
+            *left = left
+                .checked_sub(1)
+                .expect("not more often than in the input");
             match record.header("message-id").filter(|id| !id.is_empty()) {
                 Some(id) => *firsts.get_mut(id).expect("an id") += 1,
                 None => without -= 1,
             }
         }
-        assert!(firsts.values().all(|times| *times > 0), "each id is let through");
+        assert!(
+            firsts.values().all(|times| *times > 0),
+            "each id is let through"
+        );
         with += firsts.len();
     }
     assert_eq!(without, 0, "what has no id is let through");
@@ -165,24 +177,33 @@ fn partitions_catch_up_side_by_side() {
 #[test]
 fn another_scope_is_refused_while_records_wait_between_the_hops() {
     let mut it = Deployment::new("leaving", 1, TWO_HOPS);
-    let ids: Vec<Rec> = (0..500).map(|n| Rec::with_id(format!("{n}"), now_ms())).collect();
+    let ids: Vec<Rec> = (0..500)
+        .map(|n| Rec::with_id(format!("{n}"), now_ms()))
+        .collect();
     it.kafka.produce(&it.input, 0, &ids);
     let instance = it.start("one");
     it.wait_until_caught_up(PATIENCE);
     instance.kill();
     // As if the first hop had committed, and the second not yet.
     let foreign = Rec::with_id("foreign", now_ms());
-    it.kafka.produce(&it.by_id(), 2, std::slice::from_ref(&foreign));
+    it.kafka
+        .produce(&it.by_id(), 2, std::slice::from_ref(&foreign));
     let two_hops = std::mem::replace(&mut it.extra, "scope: topic\n".to_owned());
     let mut refused = it.start("two");
     assert_eq!(refused.wait(PATIENCE).code(), Some(78));
     let log = refused.log_text();
-    assert!(log.contains("have not been judged, and with scope: topic nobody would"), "{log}");
+    assert!(
+        log.contains("have not been judged, and with scope: topic nobody would"),
+        "{log}"
+    );
 
     it.extra = two_hops;
     let mut refused = it.start("three");
     assert_eq!(refused.wait(PATIENCE).code(), Some(78));
     let log = refused.log_text();
     let place = format!("{}-2 offset ", it.by_id());
-    assert!(log.contains(&place) && log.contains("has not been passed on"), "{log}");
+    assert!(
+        log.contains(&place) && log.contains("has not been passed on"),
+        "{log}"
+    );
 }

@@ -78,7 +78,9 @@ pub fn report_topics(
 fn report_own(out: &mut Report, config: &Config, own: &Own) {
     let Some(found) = &own.found else { return };
     let needed: &[Permission] = match own.role {
-        Role::Journal | Role::Repartition => &[Permission::Read, Permission::Write, Permission::Describe],
+        Role::Journal | Role::Repartition => {
+            &[Permission::Read, Permission::Write, Permission::Describe]
+        }
         Role::Output | Role::Duplicates | Role::Rejected => {
             &[Permission::Write, Permission::Describe]
         }

@@ -190,6 +190,7 @@ fn workers_are_asked_for_ids() {
                 Ask::Seen(target, _) if target.partition == Some(9) => vec![],
                 Ask::Seen(target, _) if target.topic == "orders" => {
                     vec![answer(What::Remembered {
+                        first_partition: 0,
                         first_offset: 7,
                         seen_at_ms: 1000,
                         age_ms: 5,
