@@ -39,7 +39,10 @@ const FEATURES: [(&str, &[&str]); 10] = [
     ("id.missing", &["forward", "reject", "drop", "fail"]),
     ("window", &["time", "ids", "both"]),
     ("refresh", &["false", "true"]),
-    ("scope", &["partition", "topic", "copartition"]),
+    (
+        "scope",
+        &["partition", "topic", "copartition", "repartition"],
+    ),
     ("mode", &["filter", "mark", "observe"]),
     ("id.conflicts", &["ignore", "count", "forward", "reject"]),
     ("topics", &["none", "duplicates", "rejected", "both"]),
@@ -69,9 +72,14 @@ impl Choice {
         FEATURES[at].1[self.0[at]]
     }
 
+    /// Partitions of the input ask each other's windows.
+    fn has_kin(&self) -> bool {
+        self.is("scope", "topic") || self.is("scope", "copartition")
+    }
+
     /// Whether it makes sense; what does not is refused by the config.
     fn is_allowed(&self) -> bool {
-        let kin = !self.is("scope", "partition");
+        let kin = self.has_kin();
         let has = |topic: &str| self.is("topics", topic) || self.is("topics", "both");
         let refused = [
             kin && !self.is("window", "time"),
@@ -95,11 +103,15 @@ impl Choice {
     }
 
     fn window(&self) -> Window {
-        let kin = !self.is("scope", "partition");
+        // Which of several partitions moves stream time, or takes an ordinal, first is not known: none
+        // forgets then.
+        let (time_ms, ids) = match self.is("scope", "partition") {
+            true => (30_000, 150),
+            false => (86_400_000, 1_000_000),
+        };
         Window {
-            // Which of several partitions moves stream time first is not known: none forgets then.
-            time_ms: (!self.is("window", "ids")).then_some(if kin { 86_400_000 } else { 30_000 }),
-            ids: (!self.is("window", "time")).then_some(150),
+            time_ms: (!self.is("window", "ids")).then_some(time_ms),
+            ids: (!self.is("window", "time")).then_some(ids),
             refresh: self.is("refresh", "true"),
             max_ahead_ms: 600_000,
         }
@@ -120,7 +132,7 @@ impl Choice {
             false => String::new(),
         };
         format!(
-            "id: {{from: {from}, missing: {}, conflicts: {}}}\nwindow: {{time: {}, ids: {}, refresh: {}}}\nscope: {}\nmode: {}\noutput: {{partition: {}}}\nworkers: {}\ntransaction: {{interval: 20ms, timeout: 10s}}\n{}{}",
+            "id: {{from: {from}, missing: {}, conflicts: {}}}\nwindow: {{time: {}, ids: {}, refresh: {}}}\nscope: {}\nmode: {}\noutput: {{partition: {}}}\nrepartition: {{partitions: 3}}\nworkers: {}\ntransaction: {{interval: 20ms, timeout: 10s}}\n{}{}",
             self.get("id.missing"),
             self.get("id.conflicts"),
             or_null(window.time_ms.map(|ms| format!("{ms}ms"))),
@@ -515,7 +527,11 @@ impl<'a> Run<'a> {
                 let seq = text(&record, "seq");
                 let number: u64 = seq.parse().expect("nothing of an aborted transaction");
                 // The id names its partition; without one, the order is that of all such records.
-                let lane = id.rsplit(|byte| *byte == b'-').next().map(<[u8]>::to_vec);
+                let lane = match self.choice.is("scope", "repartition") {
+                    // Of an id alone there is an order.
+                    true => Some(id),
+                    false => id.rsplit(|byte| *byte == b'-').next().map(<[u8]>::to_vec),
+                };
                 if let Some(lane) = lane.filter(|lane| !lane.is_empty()) {
                     let before = last.insert(lane, number);
                     assert!(

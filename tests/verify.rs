@@ -7,9 +7,13 @@ mod kit;
 use std::process::Command;
 use std::time::Duration;
 
+use kafka_dedup::identify::Identity;
+use kafka_dedup::repartition::Passed;
 use kit::stream::Stream;
 use kit::{Deployment, Dice, Rec, broker, flush, now_ms, send, unique};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::Producer;
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -856,4 +860,113 @@ fn troubles_have_their_statuses() {
     assert_eq!(partition.status, 64);
     let small = verify(&it, &["--memory", "1KiB"], &[]);
     assert_eq!(small.status, 64);
+}
+
+/// Records of different ids are in no order then, and which partition was first is not known; all else is.
+#[test]
+fn of_two_hops_all_is_audited_but_the_order() {
+    let sides = "scope: repartition\nrepartition: {partitions: 3}\nwindow: {time: 2h}\n";
+    let it = Deployment::new("two", 2, &format!("{sides}{SIDES}"));
+    for partition in 0..2 {
+        // The same ids in both.
+        let mix = mixture(0, 800, now_ms() - 900_000);
+        broker().produce(&it.input, partition, &mix);
+    }
+    judge_all(&it);
+    let json = passes_as_far_as_known(&it, &[], &[]);
+    assert_eq!(count(&json, "received"), 1600, "{json:#}");
+    assert!(count(&json, "duplicates") > 800, "{json:#}");
+    assert_eq!(differences(&json), [0; 4], "{json:#}");
+    assert_eq!(count(&json, "unknown"), 0, "{json:#}");
+
+    let honest = [0, 1].map(|partition| records(&it, &it.output, partition));
+    type Forge = fn(&mut [Vec<Rec>; 2]);
+    let cases: [(&str, [i64; 4], Forge); 6] = [
+        ("order", [0, 0, 0, 0], |out| out[0].reverse()),
+        ("one is missing", [1, 0, 0, 0], |out| drop(out[0].remove(9))),
+        ("a stranger", [0, 1, 0, 0], |out| {
+            out[1].push(Rec::with_id("stranger", 1));
+        }),
+        ("another partition", [1, 1, 0, 0], |out| {
+            let moved = out[0].remove(7);
+            out[1].push(moved);
+        }),
+        ("another value", [1, 1, 0, 0], |out| {
+            out[0][5].value = Some(b"altered".to_vec());
+        }),
+        ("another time", [1, 1, 0, 0], |out| out[0][5].timestamp += 1),
+    ];
+    for (name, wanted, forge) in cases {
+        let mut out = honest.clone();
+        forge(&mut out);
+        let forged = forged(&it, 2, &out);
+        let env = [("KAFKA_DEDUP__OUTPUT__TOPIC", forged.as_str())];
+        let json = verify(&it, &["--json"], &env).json();
+        assert_eq!(differences(&json), wanted, "{name}: {json:#}");
+    }
+
+    // A duplicate that names a first record of another id.
+    let mut dups = [0, 1].map(|partition| records(&it, &format!("{}_dup", it.input), partition));
+    let named = dups[1][3].headers.iter_mut();
+    let offset = named.rev().find(|(name, _)| name == "dedup-first-offset");
+    let offset = &mut offset.expect("a duplicate").1;
+    let other = String::from_utf8(offset.clone().expect("text")).expect("text");
+    *offset = Some(format!("{}", other.parse::<i64>().expect("a number") ^ 1).into_bytes());
+    let forged_dups = forged(&it, 2, &dups);
+    let env = [("KAFKA_DEDUP__DUPLICATES__TOPIC", forged_dups.as_str())];
+    let json = verify(&it, &["--json"], &env).json();
+    assert_eq!(differences(&json), [0, 0, 1, 0], "{json:#}");
+
+    // Passed on, and not judged yet.
+    let late = Rec::with_id("between", now_ms());
+    broker().produce(&it.input, 0, std::slice::from_ref(&late));
+    let (_, end) = broker().watermarks(&it.input, 0, "read_uncommitted");
+    let passed = Passed {
+        partition: 0,
+        offset: end - 1,
+        timestamp_ms: Some(late.timestamp),
+        identity: Identity::Id(1),
+        key: None,
+    };
+    let between = Rec {
+        key: Some(passed.envelope()),
+        ..late
+    };
+    broker().produce(&it.by_id(), 1, &[between]);
+    commit(&it, end);
+    let verified = verify(&it, &["--json"], &[]);
+    let json = verified.json();
+    assert_eq!(differences(&json), [0; 4], "{json:#}");
+    assert_eq!(count(&json, "unknown"), 1, "{json:#}");
+    assert!(
+        verified.out.contains("are not judged yet by the second"),
+        "{json:#}"
+    );
+
+    let refused = verify(&it, &["--partition", "0"], &[]);
+    assert_eq!(refused.status, 64);
+    refused.says(&["with scope: repartition records are in no order"]);
+}
+
+/// As if the first hop had committed up to here.
+fn commit(it: &Deployment, offset: i64) {
+    let consumer: BaseConsumer = (it.kafka.client())
+        .set("group.id", &it.group)
+        .create()
+        .expect("a consumer");
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(&it.input, 0, Offset::Offset(offset))
+        .expect("an offset");
+    consumer
+        .commit(&offsets, CommitMode::Sync)
+        .expect("committed");
+}
+
+/// No difference, and what cannot be known is said.
+fn passes_as_far_as_known(it: &Deployment, arguments: &[&str], env: &[(&str, &str)]) -> Value {
+    let arguments = [&["--json"], arguments].concat();
+    let verified = verify(it, &arguments, env);
+    assert_eq!(verified.status, 0, "{}\n{}", verified.out, verified.err);
+    verified.json()
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::config::{Config, Conflicts, Mode};
+use crate::config::{Config, Conflicts, Mode, Scope};
 use crate::store::chunk::{ENTRIES_PER_CHUNK, chunks_for};
 use crate::topics::settings::JOURNAL_SEGMENT_BYTES;
 use crate::window::sizing;
@@ -30,6 +30,10 @@ const PAYLOAD_BYTES: f64 = 8.0;
 /// Kafka's of a record batch and its one record, beside the value; and of a transaction's marker.
 const BATCH_BYTES: f64 = 61.0 + 10.0;
 const MARKER_BYTES: f64 = 78.0;
+/// What a record is longer by between two hops.
+const ENVELOPE_BYTES: f64 = 40.0;
+/// Bits of the offset in a position that has a partition before it.
+const POSITION_OFFSET_BITS: f64 = 48.0;
 /// What a transaction adds to the offsets topic for a partition: key, value and batch.
 const OFFSET_BYTES: f64 = 160.0;
 /// Room that a limit leaves above the most that is expected.
@@ -85,6 +89,8 @@ pub struct Traffic {
     pub read: f64,
     pub output: f64,
     pub duplicates_topic: f64,
+    /// Between the two hops of `scope: repartition`.
+    pub repartition: f64,
     pub journal: f64,
     /// Markers, and the offsets topic.
     pub transactions: f64,
@@ -163,11 +169,11 @@ impl Partition {
         let ids_on_disk = ids_remembered + ids_a_slice / 2.0;
         let has_payloads = config.id.conflicts != Conflicts::Ignore;
         let payload = if has_payloads { PAYLOAD_BYTES } else { 0.0 };
-        let stored = stored_bytes(ids_a_slice, a_second, load) + payload;
+        let stored = stored_bytes(ids_a_slice, a_second, load, config) + payload;
         let disk_bytes = SLED * ids_on_disk * stored;
         let transactions_per_s = transactions_per_s(load, config, records_per_s);
         let ids_a_run = (entries_per_s / transactions_per_s).max(1e-9);
-        let run = run_bytes(ids_a_run, a_second, load) + ids_a_run * payload;
+        let run = run_bytes(ids_a_run, a_second, load, config) + ids_a_run * payload;
         let journal_bytes = ids_held * run / ids_a_run;
         let active_bytes = sizing::table_bytes(ids_a_slice);
         let payloads = match has_payloads {
@@ -231,16 +237,25 @@ impl Traffic {
         };
         let journal = all * partition.journal_bytes / partition.ids_held.max(1.0)
             * entries_per_s(load, config);
-        // A marker for output, journal and offsets.
-        let transactions = all * partition.transactions_per_s * (3.0 * MARKER_BYTES + OFFSET_BYTES);
+        let two_hops = config.scope == Scope::Repartition;
+        let repartition = match two_hops {
+            true => bytes + load.rate * ENVELOPE_BYTES,
+            false => 0.0,
+        };
+        // A marker for output, journal and offsets; and of the first hop, for the repartition topic and offsets.
+        let markers = if two_hops { 5.0 } else { 3.0 };
+        let offsets = if two_hops { 2.0 } else { 1.0 };
+        let a_transaction = markers * MARKER_BYTES + offsets * OFFSET_BYTES;
+        let transactions = all * partition.transactions_per_s * a_transaction;
         Self {
-            read: bytes,
+            read: bytes + repartition,
             output,
             duplicates_topic,
+            repartition,
             journal,
             transactions,
             written_with_replicas: f64::from(load.replication)
-                * (output + duplicates_topic + journal + transactions),
+                * (output + duplicates_topic + repartition + journal + transactions),
         }
     }
 }
@@ -265,19 +280,30 @@ fn transactions_per_s(load: Load, config: &Config, records_per_s: f64) -> f64 {
 }
 
 /// Bytes of one entry in a chunk: columns as wide as the spans of a slice need.
-fn stored_bytes(ids_a_slice: f64, entries_per_s: f64, load: Load) -> f64 {
+fn stored_bytes(ids_a_slice: f64, entries_per_s: f64, load: Load, config: &Config) -> f64 {
     let chunks = f64::from(chunks_for(ids_a_slice as u64));
     let high = 64.0 - chunks.log2().floor();
     let time = bits(1e3 * ids_a_slice / entries_per_s);
-    let offset = bits(ids_a_slice / (1.0 - load.duplicates).max(1e-3));
+    let offset = match config.scope {
+        Scope::Repartition => POSITION_OFFSET_BITS + bits(f64::from(load.partitions) - 1.0),
+        Scope::Partition | Scope::Copartition | Scope::Topic => {
+            bits(ids_a_slice / (1.0 - load.duplicates).max(1e-3))
+        }
+    };
     let ordinal = bits(ids_a_slice);
     8.0 + (high + time + offset + ordinal) / 8.0 + CHUNK_BYTES / ENTRIES_PER_CHUNK as f64
 }
 
 /// Bytes of one run in the journal, with what Kafka adds to it.
-fn run_bytes(ids: f64, entries_per_s: f64, load: Load) -> f64 {
+fn run_bytes(ids: f64, entries_per_s: f64, load: Load, config: &Config) -> f64 {
     let time = varint_bytes(1e3 / entries_per_s);
-    let offset = varint_bytes(1.0 / (1.0 - load.duplicates).max(1e-3));
+    let offset = match config.scope {
+        // From a position in one partition to one in another.
+        Scope::Repartition if load.partitions > 1 => {
+            varint_bytes(POSITION_OFFSET_BITS.exp2() * f64::from(load.partitions) / 3.0)
+        }
+        _ => varint_bytes(1.0 / (1.0 - load.duplicates).max(1e-3)),
+    };
     RUN_BYTES + ids * (16.0 + time + offset) + BATCH_BYTES + MARKER_BYTES
 }
 

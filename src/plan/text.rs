@@ -68,6 +68,13 @@ pub(super) fn write(plan: &Plan, config: &Config) -> String {
             String::new(),
         );
     }
+    if traffic.repartition > 0.0 {
+        line(
+            "written: repartition topic",
+            per_s(traffic.repartition),
+            "every record once more, trimmed when it is judged".to_owned(),
+        );
+    }
     line("written: journal", per_s(traffic.journal), String::new());
     line(
         "written: transactions",

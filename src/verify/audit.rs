@@ -157,19 +157,20 @@ enum Target {
     Absent,
 }
 
+/// The partition of the output that a record of an input goes to.
+pub fn output_partition(input: &Input, message: &BorrowedMessage<'_>, config: &Config) -> i32 {
+    let count = input.output_partitions;
+    match (config.output.partition, message.key()) {
+        (PartitionBy::Same, _) => message.partition(),
+        (PartitionBy::Key, Some(key)) => murmur2_partition(key, count),
+        (PartitionBy::Key, None) => message.partition() % count.max(1),
+    }
+}
+
 /// A record follows in the output or in a side topic; where nobody knows, in one of them.
 type Following = [Option<(Target, Expected)>; 3];
 
 impl Scope {
-    fn output_partition(&self, message: &BorrowedMessage<'_>, config: &Config) -> i32 {
-        let count = self.input.output_partitions;
-        match (config.output.partition, message.key()) {
-            (PartitionBy::Same, _) => message.partition(),
-            (PartitionBy::Key, Some(key)) => murmur2_partition(key, count),
-            (PartitionBy::Key, None) => message.partition() % count.max(1),
-        }
-    }
-
     /// Judges a record whose timestamp was taken in, counts it where it is in the range, and says
     /// what must follow from it.
     fn judge(&mut self, record: &Received, config: &Config) -> Following {
@@ -355,7 +356,9 @@ struct Audit {
 
 impl Audit {
     fn open(group: Group, mut refusals: Refusals, room: &mut Room<'_>) -> Result<Self, Stop> {
-        let Group { inputs, strands } = group;
+        let Group {
+            inputs, strands, ..
+        } = group;
         let config = room.config;
         let lanes = inputs.len();
         let ahead = AHEAD * LANES_AT_FULL / lanes.max(LANES_AT_FULL);
@@ -609,7 +612,7 @@ impl Audit {
             payload: self.payloads.of(&message),
             bypassed: false,
             body: Body::of(&message, 0),
-            output_partition: scope.output_partition(&message, room.config),
+            output_partition: output_partition(&scope.input, &message, room.config),
         };
         drop(message);
         let is_known = record.offset >= scope.input.begins;
@@ -994,7 +997,7 @@ fn first_seen(id: Fingerprint, scopes: &[Scope]) -> Option<Place> {
     })
 }
 
-fn too_little(memory_bytes: usize) -> Stop {
+pub fn too_little(memory_bytes: usize) -> Stop {
     Stop::usage(format!(
         "the ids of the window take more than the {} of --memory: give more, or audit one partition at a \
          time (--partition)",

@@ -52,6 +52,14 @@ impl Kin {
             .or_insert(Sighting::Absent { lane, offset });
     }
 
+    /// Whatever is to be said of this id is said: it is not lost besides. O(1).
+    pub fn is_told(&mut self, id: Fingerprint) {
+        let sighting = self.seen.entry(id).or_insert(Sighting::Forwarded(None));
+        if matches!(sighting, Sighting::Absent { .. }) {
+            *sighting = Sighting::Forwarded(None);
+        }
+    }
+
     /// See [`Self::forwarded`].
     pub fn near(&self) -> u64 {
         self.near
@@ -88,6 +96,9 @@ mod tests {
         kin.absent(3, 1, 9);
         kin.absent(3, 0, 2);
         kin.absent(4, 0, 3);
+        kin.absent(5, 0, 4);
+        kin.is_told(5);
+        kin.absent(5, 0, 6);
         assert_eq!(kin.lost(), [(0, 3), (1, 9)]);
         assert_eq!(kin.near(), 0);
     }

@@ -4,13 +4,14 @@
 //! In the order of the data: `arguments` → `plan` (which partitions, which range of each) → `feeds`
 //! (their records, one by one) → `record` (as they are compared) → `judge` (the rules, replayed; what
 //! the wall clock said is asked of the journal, `witness`) → `matching` (what should be there, held
-//! against what is) → `audit` (the course of it all) → `findings` → `report`. Joins no group, commits
+//! against what is) → `audit` (the course of it all; `hops` where there are two) → `findings` → `report`. Joins no group, commits
 //! and makes nothing.
 
 mod arguments;
 mod audit;
 mod feeds;
 mod findings;
+mod hops;
 mod judge;
 mod kin;
 mod matching;
@@ -25,7 +26,7 @@ pub use arguments::VerifyArgs;
 use std::io::{self, Write};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Scope};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::{Status, Stop};
 use crate::identify::{Identifier, deployment_seed};
@@ -118,7 +119,10 @@ fn audited(arguments: &VerifyArgs, tools: &Tools<'_>) -> Result<Findings, Stop> 
             memory_bytes: usize::try_from(arguments.memory.as_u64()).unwrap_or(usize::MAX),
             now_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
         };
-        audit::audit(group, &mut room)?;
+        match config.scope {
+            Scope::Repartition => hops::audit(group, &mut room)?,
+            Scope::Partition | Scope::Copartition | Scope::Topic => audit::audit(group, &mut room)?,
+        }
     }
     Ok(findings)
 }

@@ -47,6 +47,8 @@ pub struct Order<'a> {
 pub struct Group {
     pub inputs: Vec<Input>,
     pub strands: Vec<Output>,
+    /// Of two hops, by input: what is between them, and not known to be judged.
+    pub tails: Vec<(String, Part)>,
 }
 
 /// One input partition.
@@ -93,10 +95,17 @@ pub fn survey(order: &Order<'_>) -> Result<Vec<Group>, Stop> {
     let survey = Survey::new(order)?;
     let topics = survey.topics()?;
     let inputs = survey.committed(&topics)?;
-    // From here on in this order, see above.
+    // From here on in this order, see above. What the second of two hops has committed by now is in the output.
+    let tails = survey.tails(&topics)?;
     let strands = survey.strands(&topics, &inputs)?;
     let inputs = survey.inputs(&topics, inputs)?;
-    Ok(survey.grouped(inputs, strands))
+    let mut groups = survey.grouped(inputs, strands);
+    for group in &mut groups {
+        let is_of =
+            |(input, _): &&(String, Part)| group.inputs.iter().any(|it| it.part.topic == *input);
+        group.tails = tails.iter().filter(is_of).cloned().collect();
+    }
+    Ok(groups)
 }
 
 struct Survey<'a> {
@@ -114,6 +123,8 @@ struct Topic {
     output: TopicDescription,
     side: Vec<(Role, TopicDescription)>,
     journal: Option<TopicDescription>,
+    /// Between two hops.
+    between: Option<TopicDescription>,
 }
 
 /// How a journal begins.
@@ -178,6 +189,13 @@ impl<'a> Survey<'a> {
                 "--partition: with scope: topic, partitions can only be audited together",
             ));
         }
+        let is_limited = self.order.from != Bound::Natural || self.order.to != Bound::Natural;
+        if scope == Scope::Repartition && (is_limited || self.order.partition.is_some()) {
+            return Err(Stop::usage(
+                "--from, --to, --partition: with scope: repartition records are in no order, and all of a \
+                 topic can only be audited together",
+            ));
+        }
         if scope == Scope::Copartition && self.order.topic.is_some() && all.len() > 1 {
             return Err(Stop::usage(
                 "--topic: with scope: copartition, inputs can only be audited together",
@@ -214,6 +232,7 @@ impl<'a> Survey<'a> {
         .filter_map(|(role, name)| Some((role, name?)))
         .collect();
         asked.extend(sides.iter().map(|(_, name)| name.as_str()));
+        asked.extend(names.repartition.as_deref());
         let found = self
             .admin
             .describe(&asked)
@@ -243,22 +262,61 @@ impl<'a> Survey<'a> {
             };
         };
         let mut side = Vec::new();
-        for ((role, name), found) in sides.iter().zip(found) {
+        for ((role, name), found) in sides.iter().zip(found.by_ref()) {
             match found {
                 Some(found) => side.push((*role, found)),
                 None if committed.is_empty() => {}
                 None => return Err(absent(role.name(), name)),
             }
         }
+        let between = match (&names.repartition, found.next().flatten()) {
+            (Some(name), None) if !committed.is_empty() => {
+                return Err(absent("repartition", name));
+            }
+            (_, found) => found,
+        };
         Ok(Some(Topic {
+            between,
             name: name.to_owned(),
             id: input.id.clone(),
             partitions: input.partitions,
             output,
             side,
-            journal,
+            // That of two hops is not by partition of the input.
+            journal: journal.filter(|_| names.repartition.is_none()),
             names,
         }))
+    }
+
+    fn tails(&self, topics: &[Topic]) -> Result<Vec<(String, Part)>, Stop> {
+        let mut tails = Vec::new();
+        for topic in topics {
+            let Some(between) = &topic.between else {
+                continue;
+            };
+            let committed = self
+                .admin
+                .committed(&between.name, between.partitions)
+                .map_err(|error| self.unreachable(error))?;
+            for partition in 0..between.partitions {
+                // What is still open there is waited for.
+                let what = format!("the offsets of {}-{partition}", between.name);
+                let (low, end) = patiently(&what, || {
+                    let marks = self.admin.watermarks(&between.name, partition);
+                    marks.map_err(|error| error.to_string())
+                })?;
+                let reached = committed.iter().find(|(number, _)| *number == partition);
+                let start = reached.map_or(low, |(_, offset)| low.max(*offset));
+                let part = Part {
+                    topic: between.name.clone(),
+                    partition,
+                    start,
+                    end,
+                };
+                tails.push((topic.name.clone(), part));
+            }
+        }
+        Ok(tails)
     }
 
     fn committed(&self, topics: &[Topic]) -> Result<Vec<Committed>, Stop> {
@@ -682,7 +740,7 @@ impl<'a> Survey<'a> {
                 true => String::new(),
                 false => part.topic.clone(),
             };
-            let apart = self.is_by_partition() && kin != Scope::Topic;
+            let apart = self.is_by_partition() && !matches!(kin, Scope::Topic | Scope::Repartition);
             let key = (topic, if apart { part.partition } else { 0 });
             let names = [
                 input.names.output.as_ref(),
@@ -700,6 +758,7 @@ impl<'a> Survey<'a> {
             let group = groups.entry(key).or_insert_with(|| Group {
                 inputs: Vec::new(),
                 strands: Vec::new(),
+                tails: Vec::new(),
             });
             group.inputs.push(input);
         }
