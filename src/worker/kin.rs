@@ -132,8 +132,13 @@ impl Worker {
             return false;
         }
         let place = self.scopes.place(name, *number);
-        let scope = place.and_then(|place| self.scopes.at(place));
-        scope.is_none_or(|scope| !scope.pace.held)
+        let Some(scope) = place.and_then(|place| self.scopes.at(place)) else {
+            return true;
+        };
+        let (is_held, is_judged) = (scope.pace.held, scope.topic.is_judged());
+        // Of a first hop, one that begins alone would be far ahead when the others do.
+        let mut recovering = self.scopes.recovering().keys();
+        !is_held && (is_judged || !recovering.any(|(other, _)| other == name))
     }
 
     /// The families of which every partition is active; nothing where there is no kinship.

@@ -8,7 +8,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use crate::campaign::Rounds;
-use crate::kit::kin::{assert_duplicates, assert_each, let_through};
+use crate::kit::kin::{assert_duplicates, assert_each, let_through, let_through_in_any_order};
 use crate::kit::stream::Stream;
 use crate::kit::{Deployment, Instance, unique, wait_for};
 use crate::spoil::{self, Spoiler};
@@ -28,13 +28,13 @@ const STEPS: [(&str, u64); 8] = [
 pub fn disturbed(rounds: &mut Rounds) {
     let mut runner = TestRunner::deterministic();
     while let Some(round) = rounds.next() {
-        let kin = Kin::new(round % 2 == 0);
+        let kin = Kin::new(round % 3);
         let stream = kin.stream(rounds.seed + round);
         let (step, passes) = STEPS[usize::try_from(rounds.dice.roll(8)).expect("small")];
         let at_step = format!("{}*off->return", rounds.dice.roll(passes));
         let unreadable = format!("{}*off->1*return->off", rounds.dice.roll(400));
         // Whoever is killed at a step has to be at work for that: of a topic, one is.
-        let points: &[(&str, &str)] = match round / 2 % 6 {
+        let points: &[(&str, &str)] = match round / 3 % 6 {
             1 => &[(step, &at_step)],
             5 => &[("chunk-unreadable", &unreadable)],
             _ => &[],
@@ -42,7 +42,7 @@ pub fn disturbed(rounds: &mut Rounds) {
         let mut two = ["a", "b"].map(|name| kin.it.start_with(name, points));
         std::thread::sleep(Duration::from_millis(1500 + rounds.dice.roll(1500)));
         let victim = usize::try_from(rounds.dice.roll(2)).expect("small");
-        match round / 2 % 6 {
+        match round / 3 % 6 {
             0 => two[victim].end(),
             1 => wait_for("one to die at its step", PATIENCE, || {
                 two.iter_mut().any(Instance::has_ended)
@@ -89,29 +89,30 @@ pub fn disturbed(rounds: &mut Rounds) {
 }
 
 struct Kin {
+    scope: &'static str,
     it: Deployment,
     inputs: Vec<String>,
 }
 
 impl Kin {
-    /// One topic that is a scope, or two whose partitions of one number are.
-    fn new(topic: bool) -> Self {
+    /// One topic that is a scope, by one owner or in two hops; or two whose partitions of one number are.
+    fn new(round: u64) -> Self {
+        let scope = ["topic", "copartition", "repartition"][usize::try_from(round).expect("small")];
         let mut it = Deployment::new("kin", 3, "transaction: {interval: 30ms, timeout: 10s}\n");
         it.extra += "duplicates: {topic: \"{topic}_dups\"}\n";
         let mut inputs = vec![it.input.clone()];
-        if topic {
-            it.extra += "scope: topic\n";
-        } else {
+        it.extra += &format!("scope: {scope}\n");
+        if scope == "copartition" {
             let other = unique("kin");
             it.kafka.create_topic(&other, 3, &[]);
             inputs.push(other);
             it.output = unique("joined");
             it.extra += &format!(
-                "scope: copartition\ninput: {{topics: {inputs:?}}}\noutput: {{topic: {}}}\n",
+                "input: {{topics: {inputs:?}}}\noutput: {{topic: {}}}\n",
                 it.output
             );
         }
-        Self { it, inputs }
+        Self { scope, it, inputs }
     }
 
     fn stream(&self, seed: u64) -> Stream {
@@ -135,7 +136,13 @@ impl Kin {
         for input in &inputs {
             self.it.wait_until_read(input, PATIENCE);
         }
-        let count = let_through(&self.it, &inputs, &self.it.output);
+        let count = match self.scope {
+            "repartition" => {
+                self.it.wait_until_caught_up(PATIENCE);
+                let_through_in_any_order(&self.it)
+            }
+            _ => let_through(&self.it, &inputs, &self.it.output),
+        };
         assert_each(&count, 1);
         let elsewhere = assert_duplicates(&self.it, &inputs, &self.it.output);
         assert!(elsewhere > 0, "the round says nothing of kin");

@@ -41,6 +41,28 @@ pub fn let_through(it: &Deployment, inputs: &[&str], output: &str) -> BTreeMap<V
     count
 }
 
+/// The same where records of different ids are in no order. What is in a partition of the output is, each once, what the same
+/// partition of the input has.
+pub fn let_through_in_any_order(it: &Deployment) -> BTreeMap<Vec<u8>, usize> {
+    let mut count = BTreeMap::new();
+    for partition in 0..it.partitions {
+        let mut left: HashMap<String, usize> = HashMap::new();
+        for (_, record) in it.kafka.read_partition(&it.input, partition) {
+            count.entry(id_of(&record)).or_default();
+            *left.entry(format!("{record:?}")).or_default() += 1;
+        }
+        for (offset, record) in it.kafka.read_partition(&it.output, partition) {
+            let place = || format!("{}-{partition}@{offset} has {record:?}", it.output);
+            match left.get_mut(&format!("{record:?}")) {
+                Some(times) if *times > 0 => *times -= 1,
+                _ => panic!("{}, and the input's partition has not", place()),
+            }
+            *count.get_mut(&id_of(&record)).expect("an id of the input") += 1;
+        }
+    }
+    count
+}
+
 pub fn id_of(record: &Rec) -> Vec<u8> {
     record.header("message-id").expect("an id").to_vec()
 }

@@ -30,7 +30,7 @@ fn admin(instance: &Instance, arguments: &[&str]) -> (i32, Value) {
     (status, said)
 }
 
-fn does(instance: &Instance, arguments: &[&str]) -> Value {
+pub fn does(instance: &Instance, arguments: &[&str]) -> Value {
     let (status, said) = admin(instance, arguments);
     assert_eq!(status, 0, "{arguments:?}: {said}\n{}", instance.log_tail());
     said
@@ -44,7 +44,7 @@ fn seen(instance: &Instance, topic: &str, id: &str) -> Vec<String> {
 }
 
 /// What a command says of a deployment.
-fn run(it: &Deployment, arguments: &[&str]) -> String {
+pub fn run(it: &Deployment, arguments: &[&str]) -> String {
     let output = Command::new(BINARY)
         .arg(arguments[0])
         .arg("-c")

@@ -1,37 +1,18 @@
 //! `scope: repartition`: two hops, each of which may end at any step.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::admin::{does, run};
 use crate::crash::rounds;
 use crate::kit::hostile::{Hostile, Pool};
-use crate::kit::kin::{assert_duplicates, assert_each, crossing, id_of};
+use crate::kit::kin::{
+    assert_duplicates, assert_each, crossing, let_through_in_any_order as let_through,
+};
 use crate::kit::{Deployment, Dice, Rec, now_ms, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TWO_HOPS: &str = "transaction: {interval: 30ms, timeout: 10s}\nscope: repartition\nrepartition: {partitions: 4}\n";
-
-/// How often each id was let through. What is in a partition of the output is, each once, what the same
-/// partition of the input has.
-fn let_through(it: &Deployment) -> BTreeMap<Vec<u8>, usize> {
-    let mut count = BTreeMap::new();
-    for partition in 0..it.partitions {
-        let mut left: HashMap<String, usize> = HashMap::new();
-        for (_, record) in it.kafka.read_partition(&it.input, partition) {
-            count.entry(id_of(&record)).or_default();
-            *left.entry(format!("{record:?}")).or_default() += 1;
-        }
-        for (offset, record) in it.kafka.read_partition(&it.output, partition) {
-            let place = || format!("{}-{partition}@{offset} has {record:?}", it.output);
-            match left.get_mut(&format!("{record:?}")) {
-                Some(times) if *times > 0 => *times -= 1,
-                _ => panic!("{}, and the input's partition has not", place()),
-            }
-            *count.get_mut(&id_of(&record)).expect("an id of the input") += 1;
-        }
-    }
-    count
-}
 
 #[test]
 fn an_id_of_several_partitions_is_let_through_once_whoever_dies() {
@@ -206,4 +187,95 @@ fn another_scope_is_refused_while_records_wait_between_the_hops() {
         log.contains(&place) && log.contains("has not been passed on"),
         "{log}"
     );
+}
+
+/// Partitions that the input gets are passed on like the others; an id stays where it is.
+#[test]
+fn an_input_may_grow() {
+    let mut it = Deployment::new("hops-grow", 1, TWO_HOPS);
+    it.extra += "window: {time: 1h}\n";
+    let ids: Vec<Rec> = (0..500)
+        .map(|n| Rec::with_id(format!("{n}"), now_ms()))
+        .collect();
+    it.kafka.produce(&it.input, 0, &ids);
+    let mut instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    it.kafka.add_partitions(&it.output, 3);
+    it.kafka.add_partitions(&it.input, 3);
+    it.partitions = 3;
+    for partition in 0..3 {
+        it.kafka.produce(&it.input, partition, &ids);
+    }
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it), 1);
+    assert_eq!(it.kafka.partitions_of(&it.by_id()), Some(4));
+    assert!(instance.terminate().success());
+}
+
+/// What is preloaded, asked, forgotten and exported is found where the id is judged, and positions are those of
+/// the input.
+#[test]
+fn the_commands_know_of_two_hops() {
+    let it = Deployment::new("hops-asked", 2, TWO_HOPS);
+    let lines = it.dir.path().join("ids.txt");
+    std::fs::write(&lines, "known-1\nknown-2\n").expect("a file");
+    let path = lines.to_str().expect("text");
+    let said = run(
+        &it,
+        &["preload", "--from-file", path, "--start-at", "earliest"],
+    );
+    assert!(
+        said.contains("4 partitions") || said.contains('4'),
+        "{said}"
+    );
+    let first: Vec<Rec> = ["a", "b", "known-1"]
+        .map(|id| Rec::with_id(id, now_ms()))
+        .into();
+    let second: Vec<Rec> = ["c", "a", "known-2"]
+        .map(|id| Rec::with_id(id, now_ms() + 1))
+        .into();
+    it.kafka.produce(&it.input, 1, &first);
+    let mut instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    it.kafka.produce(&it.input, 0, &second);
+    it.wait_until_caught_up(PATIENCE);
+    let forwarded = |partition| it.kafka.read_partition(&it.output, partition).len();
+    assert_eq!((forwarded(0), forwarded(1)), (1, 2));
+
+    let topic = it.input.as_str();
+    let said = does(&instance, &["seen", "--topic", topic, "--id", "a"]);
+    let of = said["partitions"].as_array().expect("partitions");
+    let known: Vec<_> = of
+        .iter()
+        .filter(|it| it["answer"] == "remembered")
+        .collect();
+    assert_eq!((of.len(), known.len()), (4, 1), "{said:#}");
+    assert_eq!(
+        (&known[0]["first_partition"], &known[0]["first_offset"]),
+        (&1.into(), &0.into())
+    );
+    let said = run(&it, &["inspect", "--id", "c"]);
+    assert!(
+        said.contains(&format!("{topic}-0\n")) && said.contains("offset 0"),
+        "{said}"
+    );
+    let rows = run(&it, &["export"]);
+    let has_id = |row: &&str| row.split(',').nth(2).is_some_and(|id| !id.is_empty());
+    assert_eq!(rows.lines().filter(has_id).count(), 1 + 5, "{rows}");
+    assert!(rows.contains(",1/0,") && rows.contains(",0/0,"), "{rows}");
+
+    does(&instance, &["forget", "--topic", topic, "--id", "a"]);
+    it.kafka
+        .produce(&it.input, 0, &[Rec::with_id("a", now_ms())]);
+    it.wait_until_caught_up(PATIENCE);
+    assert_eq!((forwarded(0), forwarded(1)), (2, 2));
+    let said = run(&it, &["check"]);
+    for words in [
+        "scope repartition",
+        "of different ids may change places",
+        "All is well",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(instance.terminate().success());
 }
