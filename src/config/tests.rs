@@ -271,7 +271,47 @@ fn a_scope_of_several_partitions_has_its_own_assignor_and_counts_no_ids() {
     // Members of scope: topic must not be in a group with others.
     assert!(assignor("properties", "range,roundrobin", "partition").is_err());
     let scopes = Scope::ALL.map(|(_, scope)| scope.assignor());
-    assert_eq!(scopes, [None, Some("range"), Some("roundrobin")]);
+    assert_eq!(scopes, [None, Some("range"), Some("roundrobin"), None]);
+}
+
+#[test]
+fn a_topic_between_two_hops_has_a_name_and_a_size() {
+    let config = with("scope: repartition\nwindow: {ids: 10}");
+    assert_eq!(config.repartition.topic.render("t", "g"), "t-g-by-id");
+    assert_eq!(config.repartition.partitions, None);
+    let config = with("repartition: {topic: \"{topic}.hop\", partitions: 12}");
+    assert_eq!(config.repartition.topic.render("t", "g"), "t.hop");
+    assert_eq!(config.repartition.partitions, Some(12));
+    one_fault(
+        "repartition: {partitions: 0}",
+        &[],
+        &["c.yaml:4: repartition.partitions: found \"0\", expected a whole number from 1 to 10000"],
+    );
+    one_fault(
+        "scope: repartition\nrepartition: {topic: \"{topic}_dedup\"}",
+        &[],
+        &["repartition.topic: gives \"t_dedup\", which is also what output.topic gives"],
+    );
+    let several = LEAST.replace("[t]", "[t, u]") + "repartition: {topic: hop}\n";
+    let refused = from_str(&several, "c.yaml", &env(&[]))
+        .unwrap_err()
+        .to_string();
+    let expected = "each input topic needs a repartition topic of its own";
+    assert!(refused.contains(expected), "{refused}");
+    // Where there is one hop, a name that is not used is not looked at.
+    let group = LEAST.replace("group_id: g", "group_id: \"a group\"");
+    let journal = "journal: {topic: \"{topic}-seen\"}\n";
+    assert!(from_str(&(group.clone() + journal), "c.yaml", &env(&[])).is_ok());
+    let two = from_str(
+        &(group + journal + "scope: repartition\n"),
+        "c.yaml",
+        &env(&[]),
+    );
+    let refused = two.unwrap_err().to_string();
+    assert!(
+        refused.contains("set repartition.topic without {group}"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "records_duplicate_total counter",
             "records_forwarded_total counter",
             "records_missing_id_total counter",
+            "records_passed_on_total counter",
             "records_received_total counter",
             "records_rejected_total counter",
             "restore_remaining_offsets gauge",

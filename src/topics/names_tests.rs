@@ -118,3 +118,34 @@ fn templates_are_read_backwards() {
     assert_eq!(name("é{topic}", "éa").as_deref(), Some("a"));
     assert_eq!(name("a{topic}", "éa"), None);
 }
+
+#[test]
+fn of_two_hops_the_journal_is_that_of_the_second() {
+    let mut own = own(&["^truck.*"]);
+    own.has_two_hops = true;
+    let names = own.for_input("truck");
+    assert_eq!(names.repartition.as_deref(), Some("truck-g-by-id"));
+    assert_eq!(names.journal, "truck-g-by-id-g-seen");
+    assert_eq!(names.output.as_deref(), Some("truck_dedup"));
+    assert_eq!(own.judged("truck"), "truck-g-by-id");
+    assert_eq!(own.journal_of("truck-g-by-id"), names.journal);
+    assert_eq!(own.input_of("truck-g-by-id").as_deref(), Some("truck"));
+    assert_eq!(own.input_of("bus-g-by-id"), None);
+    assert_eq!(own.repartition_before("truck"), None);
+    let all = [
+        "truck",
+        "truck-g-by-id",
+        "truck-g-by-id-g-seen",
+        "truck_dedup",
+    ];
+    assert_eq!(own.resolve(&all), ["truck"]);
+
+    own.has_two_hops = false;
+    assert_eq!(own.resolve(&all), ["truck"]);
+    let before = own.repartition_before("truck");
+    assert_eq!(before.as_deref(), Some("truck-g-by-id"));
+    assert_eq!(own.input_of("truck").as_deref(), Some("truck"));
+    assert_eq!(own.input_of("truck-g-by-id"), None);
+    own.group = "no topic's name".to_owned();
+    assert_eq!(own.repartition_before("truck"), None);
+}

@@ -27,6 +27,7 @@ fn decided(config: &Config, role: Role, input: i32, has: Option<i32>, worked: bo
         input: topic("in", input),
         names: OwnTopics::new(config).for_input("in"),
         own: Vec::new(),
+        left_behind: None,
         worked_before: worked,
     };
     let found = has.map(|partitions| topic("ours", partitions));
@@ -147,5 +148,29 @@ fn by_key_only_the_output_may_be_smaller() {
     contradicts(
         &decided(&config, Role::Duplicates, 4, Some(1), false),
         &["duplicates"],
+    );
+}
+
+#[test]
+fn between_two_hops_partitions_stay_as_many_as_they_are() {
+    let hops = |more: &str| config(&format!("scope: repartition\nrepartition: {{{more}}}\n"));
+    let free = hops("");
+    assert_eq!(
+        decided(&free, Role::Repartition, 4, None, true),
+        Decision::Create(4)
+    );
+    // The input has grown since it was made.
+    assert_eq!(
+        decided(&free, Role::Repartition, 8, Some(4), true),
+        Decision::Fits
+    );
+    assert_eq!(
+        decided(&hops("partitions: 8"), Role::Repartition, 8, Some(8), true),
+        Decision::Fits
+    );
+    let other = decided(&hops("partitions: 4"), Role::Repartition, 4, Some(8), true);
+    contradicts(
+        &other,
+        &["has 8 partitions", "where they are not remembered"],
     );
 }

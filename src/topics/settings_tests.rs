@@ -111,3 +111,40 @@ fn an_output_that_changes_timestamps_or_refuses_batches_warns() {
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("CreateTime") && warnings[1].contains("batch.size"));
 }
+
+#[test]
+fn what_waits_between_two_hops_is_neither_lost_nor_changed() {
+    let input = settings(&[
+        ("message.timestamp.after.max.ms", "3600000"),
+        ("retention.ms", "1000"),
+        ("cleanup.policy", "compact"),
+        ("max.message.bytes", "5000000"),
+        ("min.insync.replicas", "2"),
+    ]);
+    let made = initial(&config(""), Role::Repartition, Some(&input));
+    assert_eq!(made["message.timestamp.after.max.ms"], i64::MAX.to_string());
+    assert_eq!(made["retention.ms"], "-1");
+    assert_eq!(made["cleanup.policy"], "delete");
+    assert_eq!(made["min.insync.replicas"], "2");
+    // Room for the envelope.
+    assert_eq!(
+        made["max.message.bytes"],
+        (5_000_000 + HEADER_BYTES).to_string()
+    );
+    let judged = |found: &Settings| judge(&config(""), Role::Repartition, "between", found);
+    assert_eq!(judged(&made).expect("its own settings"), [""; 0]);
+    for (key, value) in [
+        ("retention.ms", "1000"),
+        ("message.timestamp.type", "LogAppendTime"),
+    ] {
+        let mut changed = made.clone();
+        changed.insert(key.to_owned(), value.to_owned());
+        let stop = judged(&changed).expect_err(key);
+        assert_eq!(stop.status, Status::Contradiction);
+        assert!(
+            stop.sentence
+                .contains(&format!("between has {key}={value}")),
+            "{stop}"
+        );
+    }
+}

@@ -113,7 +113,7 @@ const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "kin",
-        what: "scope: topic and copartition, two instances: kill -9 at random and at a step, SIGTERM, SIGSTOP past the session, the store spoiled, a slice that cannot be read",
+        what: "scope: topic, copartition and repartition, two instances: kill -9 at random and at a step, SIGTERM, SIGSTOP past the session, the store spoiled, a slice that cannot be read",
         rounds: (12, 120),
         inject: kin::disturbed,
     },
