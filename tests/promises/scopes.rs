@@ -71,6 +71,9 @@ fn a_topic_has_one_owner_and_a_standby_that_takes_over() {
 fn kin_waits_while_a_seen_set_is_rebuilt() {
     let mut it = Deployment::new("patient", 3, TRANSACTION);
     it.extra += "scope: topic\n";
+    // Slices that are read soon, however slow the stream.
+    let active_ids = "KAFKA_DEDUP__STORE__ACTIVE_IDS".to_owned();
+    it.env.push((active_ids, "2000".to_owned()));
     let stream = crossing(&it, 64);
     let points = [(
         "chunk-unreadable",
