@@ -32,6 +32,10 @@ const STEP_BUCKETS_SECONDS: &[f64] = &[
 const AGE_BUCKETS_SECONDS: &[f64] = &[
     0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 43200.0, 86400.0, 259200.0, 604800.0,
 ];
+/// From a short transaction to a backlog of a day.
+const LATENCY_BUCKETS_SECONDS: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0, 86400.0,
+];
 /// From a trickle to the largest `transaction.records`.
 const RECORDS_BUCKETS: &[f64] = &[
     1.0, 10.0, 100.0, 1000.0, 2500.0, 5000.0, 10000.0, 20000.0, 50000.0, 100000.0, 1000000.0,
@@ -111,6 +115,8 @@ pub struct TopicMetrics {
     pub missing_id: IntCounter,
     /// Stream time between a duplicate and the letting-through of its id, in seconds.
     pub duplicate_age_seconds: Histogram,
+    /// From a record's timestamp to the commit that forwards it, in seconds; one record a transaction.
+    pub latency_seconds: Histogram,
     /// Ids that the filter in front of the sealed slices was asked for.
     pub filter_checks: IntCounter,
     /// Answers of the filter that sent a look-up to the store.
@@ -133,6 +139,8 @@ pub struct SentinelMetrics {
 pub struct PartitionMetrics {
     /// Records between the committed position and the end of the partition.
     pub lag: IntGauge,
+    /// Age of the last record that was committed, where others wait behind it, in seconds; else 0.
+    pub lag_seconds: Gauge,
     /// Stream time as Unix time, in seconds.
     pub stream_time: Gauge,
     /// Ids remembered.
@@ -164,6 +172,7 @@ struct TopicFamilies {
     conflicts: IntCounterVec,
     bypassed: IntCounterVec,
     duplicate_age: HistogramVec,
+    latency: HistogramVec,
     sentinel_samples: IntCounterVec,
     sentinel_crossings: IntCounterVec,
     filter_checks: IntCounterVec,
@@ -176,6 +185,7 @@ struct PartitionFamilies {
     /// next worker before the worker that lost it has noticed.
     live: Mutex<HashMap<(String, i32), usize>>,
     lag: IntGaugeVec,
+    lag_seconds: GaugeVec,
     stream_time: GaugeVec,
     ids: IntGaugeVec,
     window_bytes: IntGaugeVec,
@@ -476,6 +486,13 @@ impl TopicFamilies {
                 &["topic"],
                 AGE_BUCKETS_SECONDS,
             ),
+            latency: histograms(
+                r,
+                "kafka_dedup_latency_seconds",
+                "From a record's timestamp to the commit that forwards it, by this machine's clock: of the first record that each transaction forwards of a partition.",
+                &["topic"],
+                LATENCY_BUCKETS_SECONDS,
+            ),
             sentinel_samples: counters(
                 r,
                 "kafka_dedup_scope_sampled_ids_total",
@@ -527,6 +544,7 @@ impl TopicFamilies {
             dropped: self.dropped.with_label_values(&[topic]),
             missing_id: self.missing_id.with_label_values(&[topic]),
             duplicate_age_seconds: self.duplicate_age.with_label_values(&[topic]),
+            latency_seconds: self.latency.with_label_values(&[topic]),
             filter_checks: self.filter_checks.with_label_values(&[topic]),
             filter_positives: self.filter_positives.with_label_values(&[topic]),
             filter_false_positives: self.filter_false_positives.with_label_values(&[topic]),
@@ -543,6 +561,12 @@ impl PartitionFamilies {
             lag: gauge(
                 "kafka_dedup_lag_records",
                 "Records between the committed position and the end of the partition; 0 until first known.",
+            ),
+            lag_seconds: gauges(
+                r,
+                "kafka_dedup_lag_seconds",
+                "By this machine's clock, how long ago the last record that was committed had its timestamp, while others wait behind it; 0 where none does, and until first known.",
+                LABELS,
             ),
             stream_time: gauges(
                 r,
@@ -594,6 +618,7 @@ impl PartitionFamilies {
         let labels = &[topic, partition];
         PartitionMetrics {
             lag: self.lag.with_label_values(labels),
+            lag_seconds: self.lag_seconds.with_label_values(labels),
             stream_time: self.stream_time.with_label_values(labels),
             ids: self.ids.with_label_values(labels),
             window_bytes: self.window_bytes.with_label_values(labels),
@@ -610,6 +635,7 @@ impl PartitionFamilies {
         let labels = &[topic, partition];
         // An error says that the series is gone already, which is what is wanted.
         for family in [
+            &self.lag_seconds,
             &self.stream_time,
             &self.filter_measured,
             &self.filter_expected,

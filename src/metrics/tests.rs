@@ -40,7 +40,9 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "journal_foreign_records_total counter",
             "journal_trim_failures_total counter",
             "lag_records gauge",
+            "lag_seconds gauge",
             "last_commit_timestamp_seconds gauge",
+            "latency_seconds histogram",
             "mode gauge",
             "partition_active gauge",
             "paused gauge",
@@ -133,4 +135,47 @@ fn a_partition_lost_by_one_worker_stays_shown_for_the_next_one() {
     );
     metrics.forget_partition("a", 3);
     assert!(!metrics.encode().contains("partition=\"3\""));
+}
+
+/// All families in a table, as docs/metrics.md has it.
+fn table() -> String {
+    let metrics = Metrics::new();
+    metrics.set_mode(Mode::Filter);
+    let _ = metrics.topic("a");
+    let _ = metrics.sentinel("a");
+    let _ = metrics.partition("a", 3);
+    metrics.admin_requests.with_label_values(&["state", "done"]);
+    metrics.client_errors.with_label_values(&["code"]);
+    metrics.transaction_aborted("cause");
+    let mut out = String::from("| metric | type | labels | what it says |\n|---|---|---|---|\n");
+    for family in metrics.registry.gather() {
+        let labels = family.get_metric().first().map(|metric| {
+            let labels = metric.get_label().iter().map(|label| label.name());
+            labels.map(|name| format!("`{name}`")).collect::<Vec<_>>()
+        });
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        let labels = labels.unwrap_or_default().join(", ");
+        let (name, help) = (family.name(), family.help());
+        out += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
+    }
+    out
+}
+
+/// `KAFKA_DEDUP_WRITE_DOCS=1` writes it anew.
+#[test]
+fn the_documented_table_is_what_is_exported() {
+    const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let (begin, end) = ("<!-- metrics: begin -->\n", "<!-- metrics: end -->");
+    let page = std::fs::read_to_string(PATH).expect("the page");
+    let (before, rest) = page.split_once(begin).expect("where the table begins");
+    let (found, after) = rest.split_once(end).expect("where the table ends");
+    let wanted = table();
+    if std::env::var_os("KAFKA_DEDUP_WRITE_DOCS").is_some() {
+        let page = format!("{before}{begin}{wanted}{end}{after}");
+        return std::fs::write(PATH, page).expect("written");
+    }
+    assert_eq!(
+        found, wanted,
+        "docs/metrics.md is old: KAFKA_DEDUP_WRITE_DOCS=1 cargo test --lib documented_table"
+    );
 }

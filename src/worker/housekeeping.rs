@@ -10,6 +10,7 @@ impl Worker {
         if trim {
             self.next_trim = Instant::now() + TRIM_INTERVAL;
         }
+        let wall_ms = wall_clock_ms();
         let mut rows = Vec::new();
         for (_, scope) in self.scopes.active() {
             let (name, partition) = (&scope.topic.name, scope.partition);
@@ -20,6 +21,9 @@ impl Worker {
             let lag = high.map(|high| (high - scope.committed_offset).max(0));
             if let Some(lag) = lag {
                 scope.metrics.lag.set(lag);
+                let behind_ms = scope.committed_ms.filter(|_| lag > 0);
+                let behind_ms = behind_ms.map_or(0, |ms| wall_ms.saturating_sub(ms).max(0));
+                scope.metrics.lag_seconds.set(behind_ms as f64 / 1000.0);
             }
             if trim
                 && let Some(keep_from) = scope.window.keep_journal_from()
@@ -185,7 +189,10 @@ impl Worker {
         } else if left == 0 && active == 0 && self.config.scope == config::Scope::Topic {
             Condition::Ready("standing by: another member reads".to_owned())
         } else if left == 0 {
-            Condition::Ready(format!("{active} partitions active"))
+            Condition::Ready(match active {
+                1 => "1 partition active".to_owned(),
+                several => format!("{several} partitions active"),
+            })
         } else {
             let sum = |gauge: fn(&PartitionMetrics) -> i64| -> i64 {
                 let recovering = self.scopes.recovering().values();

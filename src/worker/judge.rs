@@ -62,6 +62,7 @@ impl Room<'_> {
         }
         scope.touched = true;
         scope.next_offset = offset + 1;
+        scope.judged_ms = record.timestamp_ms.or(scope.judged_ms);
         self.open.records += 1;
         let counted = scope.window.observe(record.timestamp_ms, wall_ms);
         scope.pace.reached_ms = scope.pace.reached_ms.max(counted);
@@ -104,6 +105,10 @@ impl Room<'_> {
         };
         scope.tally.received += 1;
         count(&mut scope.tally, &fate);
+        if let Fate::Forward = fate {
+            let first_ms = &mut scope.tally.first_forwarded_ms;
+            *first_ms = first_ms.or(record.timestamp_ms);
+        }
         send(
             message,
             place,

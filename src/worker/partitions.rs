@@ -189,6 +189,8 @@ impl Worker {
             suspects: std::collections::BTreeSet::new(),
             trimmed_to: 0,
             passed_trimmed_to: 0,
+            judged_ms: None,
+            committed_ms: None,
             passed: None,
             pace: Pace::new(input_offset, input_end),
         };

@@ -19,6 +19,7 @@ use crate::store::{Anchor, Damage};
 use crate::topics::names::Names;
 use crate::window::{Counts, Fingerprint, SeenWindow, Verdict};
 use crate::worker::sentinel::Sentinel;
+use crate::worker::wall_clock_ms;
 
 /// What is done with the records of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +124,8 @@ pub struct Tally {
     /// Records that were forwarded because of a bypass alone.
     pub bypassed: u64,
     pub duplicate_ages_ms: Vec<i64>,
+    /// Timestamp of the first record that was forwarded.
+    pub first_forwarded_ms: Option<i64>,
     /// Of the ids that were let through, those that the sentinel wants to know of.
     pub samples: Vec<Fingerprint>,
 }
@@ -158,6 +161,9 @@ pub struct Scope {
     pub trimmed_to: i64,
     /// The same of the repartition topic, where this is a partition of one.
     pub passed_trimmed_to: i64,
+    /// Timestamps of the last record that was judged, and of the last one that was committed.
+    pub judged_ms: Option<i64>,
+    pub committed_ms: Option<i64>,
     /// A position beyond `next_offset`, with no record in between, and since when it has been there.
     pub passed: Option<(i64, Instant)>,
     pub metrics: PartitionMetrics,
@@ -293,6 +299,7 @@ impl Scope {
         // Nothing of a first hop is journalled.
         self.must_write_run &= self.topic.is_judged();
         self.committed_offset = self.next_offset;
+        self.committed_ms = self.judged_ms;
         self.touched = false;
         self.refused = self.refused.split_off(&self.next_offset);
         self.suspects = self.suspects.split_off(&self.next_offset);
@@ -303,6 +310,7 @@ impl Scope {
     pub fn discard(&mut self) {
         self.window.discard();
         self.next_offset = self.committed_offset;
+        self.judged_ms = self.committed_ms;
         self.tally = Tally::default();
         self.touched = false;
     }
@@ -327,6 +335,10 @@ impl Scope {
         topic.missing_id.inc_by(tally.missing_id);
         for age in tally.duplicate_ages_ms {
             topic.duplicate_age_seconds.observe(age as f64 / 1000.0);
+        }
+        if let Some(first_ms) = tally.first_forwarded_ms {
+            let waited_ms = wall_clock_ms().saturating_sub(first_ms).max(0);
+            topic.latency_seconds.observe(waited_ms as f64 / 1000.0);
         }
         let now_ms = self.window.stream_time_ms();
         let sentinel = &self.topic.sentinel;

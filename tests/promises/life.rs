@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::exactly_once::by_header;
-use crate::kit::{Deployment, Rec, broker, now_ms};
+use crate::kit::{Deployment, Rec, broker, now_ms, wait_for};
 
 #[test]
 fn two_workers_in_one_process() {
@@ -85,5 +85,36 @@ fn ready_means_that_the_partitions_are_active() {
         report.contains("worker-0/partitions: ready") && report.contains("2 partitions active"),
         "{report}"
     );
+    assert!(instance.terminate().success());
+}
+
+/// Records that wait are told in records and in seconds, and how long they took when they went out.
+#[test]
+fn how_far_behind_it_is_and_how_long_records_take_is_measured() {
+    let it = Deployment::new(
+        "behind",
+        1,
+        "transaction: {interval: 4s, timeout: 20s}\nwindow: {time: 1h}\n",
+    );
+    let old = |id: &str| Rec::with_id(id, now_ms() - 60_000);
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    broker().produce(&it.input, 0, &[old("a"), old("b")]);
+    let patience = Duration::from_secs(30);
+    it.wait_until_caught_up(patience);
+    broker().produce(&it.input, 0, &[old("c"), old("d"), old("e")]);
+    let lag = |unit: &str| instance.try_metric(&format!("kafka_dedup_lag_{unit}"));
+    wait_for("the lag to be told", patience, || {
+        lag("records") == Some(3.0) && lag("seconds").is_some_and(|it| it >= 60.0)
+    });
+    it.wait_until_caught_up(patience);
+    wait_for("no lag", patience, || {
+        lag("records") == Some(0.0) && lag("seconds") == Some(0.0)
+    });
+    // One of each transaction.
+    let count = instance.metric("kafka_dedup_latency_seconds_count");
+    let sum = instance.metric("kafka_dedup_latency_seconds_sum");
+    assert!((2.0..=3.0).contains(&count), "{count}");
+    assert!((60.0..90.0).contains(&(sum / count)), "{sum} of {count}");
     assert!(instance.terminate().success());
 }
