@@ -18,7 +18,10 @@ impl Worker {
                 .source
                 .as_ref()
                 .and_then(|source| source.cached_high_watermark(name, partition));
-            let lag = high.map(|high| (high - scope.committed_offset).max(0));
+            // Markers at the end are no records that wait.
+            let passed = scope.passed.filter(|_| !scope.touched);
+            let from = passed.map_or(scope.committed_offset, |(position, _)| position);
+            let lag = high.map(|high| (high - from).max(0));
             if let Some(lag) = lag {
                 scope.metrics.lag.set(lag);
                 let behind_ms = scope.committed_ms.filter(|_| lag > 0);
