@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo mqtt test faults bench bench-small lint build deps deps-mosquitto deny clean
+.PHONY: demo mqtt test faults bench bench-small lint check-deploy build deps deps-mosquitto deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -37,6 +37,10 @@ lint: deps
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets --features failpoints,broken -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features failpoints,broken
+
+# Alerts, dashboard and runbook against each other and against the metrics that are exported.
+check-deploy:
+	@.ci/check-deploy
 
 deny:
 	cargo deny --offline check bans licenses sources
