@@ -136,6 +136,19 @@ ROWS = [
                 (f"sum by (topic) (kafka_dedup_lag_records{{{TOPIC}}})", "{{topic}}"),
             ),
             graph(
+                "Age of the last record, where others wait",
+                "s",
+                "How long ago the last committed record of a partition had its timestamp, while others wait behind it: the largest of each topic. Old records make it large whoever is to blame.",
+                (f"max by (topic) (kafka_dedup_lag_seconds{{{TOPIC}}})", "{{topic}}"),
+            ),
+            graph(
+                "Latency, from a record's timestamp to its commit",
+                "s",
+                "Of the first record that each transaction forwards of a partition. Where producers set timestamps, their clocks are in it.",
+                (quantile(0.5, "kafka_dedup_latency_seconds", "topic"), "{{topic}} 50 %"),
+                (quantile(0.99, "kafka_dedup_latency_seconds", "topic"), "{{topic}} 99 %"),
+            ),
+            graph(
                 "Partitions with the largest lag",
                 "short",
                 "The ten partitions that are furthest behind. One alone is a hot partition, or one that stands still.",
