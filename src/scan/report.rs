@@ -289,7 +289,7 @@ impl Report<'_> {
             notes.push(
                 "what has the same id in another partition is not seen by scope: partition. Producers \
                  have to send records with the same id to the same partition, for instance by a key \
-                 that follows from the id; or scope: topic sees them, with one reader for all partitions"
+                 that follows from the id; or scope: topic sees them, with one reader for all partitions, or scope: repartition, in two hops"
                     .to_owned(),
             );
         }

@@ -102,7 +102,7 @@ impl Sentinel {
                 "of {of} new ids, one in {ONE_IN} of all, {crossings} had been let through in another \
                  partition of {0} before: such duplicates are not seen there. Send records with the same id \
                  to the same partition, for instance by a key that follows from the id, or set scope: \
-                 topic; kafka-dedup scan {0} counts them",
+                 topic or repartition; kafka-dedup scan {0} counts them",
                 self.topic
             );
         }
