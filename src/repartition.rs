@@ -14,9 +14,11 @@
 //! | 20 | 4 | partition of the input (i32) |
 //! | 24 | 8 | offset in it (i64) |
 //! | 32 | 8 | timestamp in ms (i64); -1 where there is none, which Kafka could not pass on |
-//! | 40 | the rest | the key |
+//! | 40 | 4 | hash of the group (u32), by which a record of another deployment is told |
+//! | 44 | 4 | hash of `id.from` (u32), by which a fingerprint of another source is told |
+//! | 48 | the rest | the key |
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::identify::{Identity, MissingReason};
 use crate::window::Fingerprint;
@@ -30,7 +32,7 @@ const HAS_KEY: u8 = 1;
 const NO_ID: u8 = 1 << 1;
 const UNPARSABLE: u8 = 1 << 2;
 /// Bytes of an envelope before the key.
-const FIXED_BYTES: usize = 40;
+const FIXED_BYTES: usize = 48;
 
 /// A record that was passed on, as it was in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,29 @@ pub struct Passed<'a> {
     pub timestamp_ms: Option<i64>,
     pub identity: Identity,
     pub key: Option<&'a [u8]>,
+}
+
+/// Whose fingerprints those of an envelope are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    group: u32,
+    id_from: u32,
+}
+
+impl Mark {
+    /// Of the deployment with this seed, and of the source of its ids as text (`IdSource::mark`).
+    pub fn of(seed: u64, id_from: &str) -> Self {
+        let half = |text: &[u8]| (xxh3_64_with_seed(text, seed) >> 32) as u32;
+        Self {
+            group: half(b""),
+            id_from: half(id_from.as_bytes()),
+        }
+    }
+
+    /// Whether it is the same group, whatever its ids are taken from.
+    pub fn is_of_group(&self, other: &Self) -> bool {
+        self.group == other.group
+    }
 }
 
 /// The partition of the repartition topic, of `partitions`, that an id has. Not by the fingerprint's own bits:
@@ -61,7 +86,7 @@ impl<'a> Passed<'a> {
     }
 
     /// The envelope. O(key).
-    pub fn envelope(&self) -> Vec<u8> {
+    pub fn envelope(&self, mark: Mark) -> Vec<u8> {
         let (id, without) = match self.identity {
             Identity::Id(id) => (id, 0),
             Identity::Missing(MissingReason::NoId) => (0, NO_ID),
@@ -76,12 +101,14 @@ impl<'a> Passed<'a> {
         bytes.extend_from_slice(&self.partition.to_le_bytes());
         bytes.extend_from_slice(&self.offset.to_le_bytes());
         bytes.extend_from_slice(&self.timestamp_ms.unwrap_or(-1).to_le_bytes());
+        bytes.extend_from_slice(&mark.group.to_le_bytes());
+        bytes.extend_from_slice(&mark.id_from.to_le_bytes());
         bytes.extend_from_slice(key);
         bytes
     }
 
-    /// Opens an envelope; `None` of what is none of ours. O(1).
-    pub fn open(envelope: Option<&'a [u8]>) -> Option<Self> {
+    /// Opens an envelope; `None` of what is none. O(1).
+    pub fn open(envelope: Option<&'a [u8]>) -> Option<(Self, Mark)> {
         let (fixed, key) = envelope?.split_first_chunk::<FIXED_BYTES>()?;
         let (head, rest) = fixed.split_first_chunk::<4>()?;
         let [m0, m1, VERSION, flags] = *head else {
@@ -94,8 +121,14 @@ impl<'a> Passed<'a> {
         let (id, rest) = rest.split_first_chunk::<16>()?;
         let (partition, rest) = rest.split_first_chunk::<4>()?;
         let (offset, rest) = rest.split_first_chunk::<8>()?;
-        let timestamp_ms = i64::from_le_bytes(*rest.first_chunk()?);
-        Some(Self {
+        let (timestamp_ms, rest) = rest.split_first_chunk::<8>()?;
+        let timestamp_ms = i64::from_le_bytes(*timestamp_ms);
+        let (group, rest) = rest.split_first_chunk::<4>()?;
+        let mark = Mark {
+            group: u32::from_le_bytes(*group),
+            id_from: u32::from_le_bytes(*rest.first_chunk()?),
+        };
+        let passed = Self {
             partition: i32::from_le_bytes(*partition),
             offset: i64::from_le_bytes(*offset),
             timestamp_ms: (timestamp_ms != -1).then_some(timestamp_ms),
@@ -105,7 +138,8 @@ impl<'a> Passed<'a> {
                 _ => Identity::Missing(MissingReason::Unparsable),
             },
             key: (flags & HAS_KEY != 0).then_some(key),
-        })
+        };
+        Some((passed, mark))
     }
 
     /// Partition and offset in one number, which a seen set keeps beside the id: 15 bits and 48 bits.
@@ -151,8 +185,9 @@ mod tests {
                         timestamp_ms,
                         ..passed(identity, key)
                     };
-                    let envelope = passed.envelope();
-                    assert_eq!(Passed::open(Some(&envelope)), Some(passed));
+                    let mark = Mark::of(7, "header message-id");
+                    let envelope = passed.envelope(mark);
+                    assert_eq!(Passed::open(Some(&envelope)), Some((passed, mark)));
                 }
             }
         }
@@ -160,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_is_no_envelope_is_not_opened() {
-        let whole = passed(Identity::Id(1), Some(b"key")).envelope();
+        let whole = passed(Identity::Id(1), Some(b"key")).envelope(Mark::of(7, "key"));
         assert_eq!(Passed::open(None), None);
         for end in 0..FIXED_BYTES {
             assert_eq!(Passed::open(Some(&whole[..end])), None);
@@ -170,6 +205,15 @@ mod tests {
             other[at] = value;
             assert_eq!(Passed::open(Some(&other)), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn another_group_and_another_source_are_told() {
+        let mark = Mark::of(7, "key");
+        assert_eq!(mark, Mark::of(7, "key"));
+        assert!(mark.is_of_group(&Mark::of(7, "value")));
+        assert_ne!(mark, Mark::of(7, "value"));
+        assert!(!mark.is_of_group(&Mark::of(8, "key")));
     }
 
     #[test]

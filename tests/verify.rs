@@ -7,13 +7,11 @@ mod kit;
 use std::process::Command;
 use std::time::Duration;
 
-use kafka_dedup::identify::Identity;
-use kafka_dedup::repartition::Passed;
+use kafka_dedup::identify::{Identity, deployment_seed};
+use kafka_dedup::repartition::{Mark, Passed};
 use kit::stream::Stream;
 use kit::{Deployment, Dice, Rec, broker, flush, now_ms, send, unique};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::Producer;
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -928,12 +926,14 @@ fn of_two_hops_all_is_audited_but_the_order() {
         identity: Identity::Id(1),
         key: None,
     };
+    let mark = Mark::of(deployment_seed(&it.group), "{header: message-id}");
     let between = Rec {
-        key: Some(passed.envelope()),
+        key: Some(passed.envelope(mark)),
         ..late
     };
     broker().produce(&it.by_id(), 1, &[between]);
-    commit(&it, end);
+    // As if the first hop had committed up to here.
+    it.kafka.commit(&it.group, &it.input, 0, end);
     let verified = verify(&it, &["--json"], &[]);
     let json = verified.json();
     assert_eq!(differences(&json), [0; 4], "{json:#}");
@@ -946,21 +946,6 @@ fn of_two_hops_all_is_audited_but_the_order() {
     let refused = verify(&it, &["--partition", "0"], &[]);
     assert_eq!(refused.status, 64);
     refused.says(&["with scope: repartition records are in no order"]);
-}
-
-/// As if the first hop had committed up to here.
-fn commit(it: &Deployment, offset: i64) {
-    let consumer: BaseConsumer = (it.kafka.client())
-        .set("group.id", &it.group)
-        .create()
-        .expect("a consumer");
-    let mut offsets = TopicPartitionList::new();
-    offsets
-        .add_partition_offset(&it.input, 0, Offset::Offset(offset))
-        .expect("an offset");
-    consumer
-        .commit(&offsets, CommitMode::Sync)
-        .expect("committed");
 }
 
 /// No difference, and what cannot be known is said.

@@ -24,9 +24,9 @@ use crate::window::Sizing;
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
 const ASSIGNOR: &str = "partition.assignment.strategy";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 3600);
-/// More than any disk of one instance holds; keeps sums of counts far from overflow.
 /// Partitions of a repartition topic.
 const MAX_REPARTITION: u16 = 10_000;
+/// More than any disk of one instance holds; keeps sums of counts far from overflow.
 const IDS_MAX: u64 = 1_000_000_000_000;
 
 /// The environment of this process, for [`load`]. What is not UTF-8 in it is marked with U+FFFD,

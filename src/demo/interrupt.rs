@@ -52,6 +52,11 @@ impl Interrupt {
         Ok(Self(asked))
     }
 
+    /// Of a process that hears signals otherwise: it is asked when this is set.
+    pub fn of(asked: Arc<AtomicBool>) -> Self {
+        Self(asked)
+    }
+
     /// Whether it was asked.
     pub fn is_asked(&self) -> bool {
         self.0.load(Relaxed)

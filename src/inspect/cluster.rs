@@ -20,8 +20,9 @@ pub(super) struct Cluster {
 
 /// A topic whose records are judged, with its journal: an input, or the one between two hops.
 pub(super) struct Input {
-    /// The input that its records are of.
+    /// The input that its records are of, and its id.
     pub input: String,
+    input_id: Option<String>,
     pub topic: String,
     pub partitions: i32,
     pub journal: String,
@@ -42,7 +43,7 @@ impl Input {
 
     /// What a run of this partition says of itself.
     pub fn identity(&self, partition: i32) -> Identity {
-        let id = self.lineage.topic_id.as_deref();
+        let id = self.input_id.as_deref();
         Identity::of(self.lineage.seed, &self.topic, id, partition)
     }
 }
@@ -83,9 +84,9 @@ impl Cluster {
             let journal = own.journal_of(&topic);
             let found = cluster
                 .admin
-                .describe(&[&topic, &journal])
+                .describe(&[&topic, &journal, &input_name])
                 .map_err(unreachable)?;
-            let [Some(input), journal_found] = &found[..] else {
+            let [Some(input), journal_found, Some(of)] = &found[..] else {
                 continue;
             };
             let Some(journal_found) = journal_found else {
@@ -100,6 +101,7 @@ impl Cluster {
                 .map_err(unreachable)?;
             cluster.inputs.push(Input {
                 input: input_name,
+                input_id: of.id.clone(),
                 partitions: input.partitions.min(journal_found.partitions),
                 committed: committed.into_iter().collect(),
                 lineage: Lineage {

@@ -57,7 +57,11 @@ pub(super) fn look(
     Ok(partitions)
 }
 
-fn watermarks(cluster: &Cluster, input: &Input, partition: i32) -> Result<(i64, i64), Stop> {
+pub(super) fn watermarks(
+    cluster: &Cluster,
+    input: &Input,
+    partition: i32,
+) -> Result<(i64, i64), Stop> {
     let watermarks = cluster.admin.watermarks(&input.journal, partition);
     watermarks.map_err(|error| match error {
         PrepareError::Stop(stop) => stop,
@@ -132,7 +136,10 @@ impl Place<'_> {
     }
 
     /// Reads the first run, the last one, and the one that the store's checkpoint names.
-    fn ends(
+    ///
+    /// # Errors
+    /// 69 where Kafka stops answering.
+    pub fn ends(
         &self,
         reader: &mut Reader<'_>,
         (low, high): (i64, i64),

@@ -29,6 +29,7 @@ use serde::Serialize;
 use crate::config::{self, Config};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::{Status, Stop};
+use crate::journal::Terms;
 use crate::topics::OwnTopics;
 use cluster::Cluster;
 
@@ -227,6 +228,8 @@ pub(crate) struct JournalEnd {
     pub input_offset: i64,
     /// The last run was written by `preload`.
     pub is_preload: bool,
+    /// Under which it was written.
+    pub terms: Option<Terms>,
 }
 
 /// The ends of the journal of one input; partitions without a run are left out. Reads all of it.
@@ -273,9 +276,65 @@ pub(crate) fn journal_ends(
             partition,
             input_offset,
             is_preload: read.scan.is_preload,
+            terms: read.scan.terms,
         }));
     }
     Ok(ends)
+}
+
+/// The end of some partition of the journal of one input, as far as it can be read now; `None` where none of
+/// them holds a run. Reads the ends alone.
+///
+/// # Errors
+/// 69 where Kafka does not answer, 75 where nothing but an open transaction was found, 78 where the journal
+/// cannot be trusted, 130 where it was stopped.
+pub(crate) fn journal_end(
+    config: &Config,
+    topic: &str,
+    interrupt: &Interrupt,
+) -> Result<Option<JournalEnd>, Stop> {
+    let asked = Asked {
+        config: config.clone(),
+        selection: Selection {
+            topic: Some(topic.to_owned()),
+            partition: None,
+        },
+        interrupt: interrupt.clone(),
+    };
+    let cluster = Cluster::look(&asked.config, &asked.selection)?;
+    let mut reader = journal::Reader::hasty(&asked)?;
+    let mut open = None;
+    for (input, partition) in cluster.partitions(&asked.selection) {
+        let place = journal::Place {
+            cluster: &cluster,
+            input,
+            partition,
+        };
+        let range = journal::watermarks(&cluster, input, partition)?;
+        let read = place.ends(&mut reader, range, None)?;
+        let journal = &input.journal;
+        if !read.scan.is_sound() {
+            return Err(Stop::contradiction(format!(
+                "the journal {journal}-{partition} cannot be trusted: {}",
+                read.scan.notes().join("; ")
+            )));
+        }
+        if let Some(input_offset) = read.scan.next_offset() {
+            return Ok(Some(JournalEnd {
+                partition,
+                input_offset,
+                is_preload: read.scan.is_preload,
+                terms: read.scan.terms,
+            }));
+        }
+        if let Some(note) = read.open_note() {
+            open = Some(format!("{journal}-{partition}: {note}"));
+        }
+    }
+    match open {
+        Some(note) => Err(Stop::restart(note)),
+        None => Ok(None),
+    }
 }
 
 fn json(report: &impl Serialize) -> Result<String, Stop> {

@@ -31,7 +31,7 @@ const PAYLOAD_BYTES: f64 = 8.0;
 const BATCH_BYTES: f64 = 61.0 + 10.0;
 const MARKER_BYTES: f64 = 78.0;
 /// What a record is longer by between two hops.
-const ENVELOPE_BYTES: f64 = 40.0;
+const ENVELOPE_BYTES: f64 = 48.0;
 /// Bits of the offset in a position that has a partition before it.
 const POSITION_OFFSET_BITS: f64 = 48.0;
 /// What a transaction adds to the offsets topic for a partition: key, value and batch.

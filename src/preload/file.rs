@@ -8,6 +8,7 @@ use std::path::Path;
 use super::LeftOut;
 use super::arguments::{Order, is_single, time_ms};
 use super::writer::Writer;
+use crate::config::Scope;
 use crate::exit::Stop;
 use crate::identify::{deployment_seed, fingerprint};
 use crate::inspect::{Progress, deployment, from_hex};
@@ -244,13 +245,15 @@ impl Columns {
         if text(self.topic)?.is_some_and(|topic| topic != order.topic) {
             return Ok(None);
         }
+        // Where ids have a partition of their own, that of the input says nothing.
+        let by_id = order.config.scope == Scope::Repartition;
         let partition = match text(self.partition)? {
             None => None,
             Some(number) => Some(
                 number
                     .parse::<usize>()
                     .ok()
-                    .filter(|number| *number < partitions)
+                    .filter(|number| *number < partitions || by_id)
                     .ok_or_else(|| {
                         format!(
                             "found partition {number}, expected 0 to {}, as {} has",
@@ -260,6 +263,7 @@ impl Columns {
                     })?,
             ),
         };
+        let partition = partition.filter(|_| !by_id);
         let time_ms = match text(self.time)? {
             None => None,
             Some(time) => Some(time_ms(time).ok_or_else(|| {

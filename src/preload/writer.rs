@@ -87,36 +87,40 @@ impl<'a> Writer<'a> {
         let journal = prepared.names.journal.clone();
         let hops = prepared.repartition.is_some();
         // The topic whose records will be judged.
-        let (judged, partitions, judged_id) = match &prepared.repartition {
-            Some(between) => (&between.name, between.partitions, &between.id),
-            None => (topic, inputs, &prepared.input_id),
+        let (judged, partitions) = match &prepared.repartition {
+            Some(between) => (&between.name, between.partitions),
+            None => (topic, inputs),
         };
-        if hops {
-            let begun = retried(interrupt, || admin.committed(topic, inputs))?;
-            if let Some(first) = begun.first() {
-                return Err(begun_already(order, *first, false, &journal));
-            }
-        }
+        let input_id = prepared.input_id.as_deref();
+        let of_input = match hops {
+            true => retried(interrupt, || admin.committed(topic, inputs))?,
+            false => Vec::new(),
+        };
         let begun = retried(interrupt, || admin.committed(judged, partitions))?;
         if let Some((partition, offset)) = begun.first() {
             let ends = journal_ends(config, topic, interrupt)?;
-            let untouched = begun.len() == ends.len()
+            let mut untouched = begun.len() == ends.len()
                 && ends.iter().all(|end| {
                     end.is_preload && begun.contains(&(end.partition, end.input_offset))
                 });
-            return Err(begun_already(
-                order,
-                (*partition, *offset),
-                untouched,
-                &journal,
-            ));
+            // Nor has a first hop passed anything on.
+            for (number, start) in begun.iter().filter(|_| hops) {
+                let (_, high) = retried(interrupt, || admin.watermarks(judged, *number))?;
+                untouched &= high <= *start;
+            }
+            let at = (*partition, *offset);
+            return Err(begun_already(order, at, untouched, (judged, &journal)));
+        }
+        if let Some(first) = of_input.first() {
+            return Err(begun_already(order, *first, false, (judged, &journal)));
         }
         let source = joined(order, interrupt, (judged, partitions))?;
         let sink = taken_over(order, interrupt, &source)?;
         // In this order, as in recovery: what an earlier preload left is committed or gone by now.
         let stable = stable_offsets(order, interrupt, (judged, partitions))?;
         if let Some((partition, offset)) = stable {
-            return Err(begun_already(order, (partition, offset), false, &journal));
+            let at = (partition, offset);
+            return Err(begun_already(order, at, false, (judged, &journal)));
         }
         let ends = journal_ends(config, topic, interrupt)?;
         let seed = deployment_seed(&config.kafka.group_id);
@@ -138,7 +142,7 @@ impl<'a> Writer<'a> {
             scopes.push(Scope {
                 start_offset,
                 waiting: Run {
-                    identity: Identity::of(seed, judged, judged_id.as_deref(), partition).own,
+                    identity: Identity::of(seed, judged, input_id, partition).own,
                     next_offset: start_offset,
                     // What an unfinished preload left does not count, nor do its ordinals.
                     first_ordinal: 0,
@@ -513,10 +517,15 @@ fn begun_already(
     order: &Order,
     (partition, offset): (i32, i64),
     untouched: bool,
-    journal: &str,
+    (judged, journal): (&str, &str),
 ) -> Stop {
     let (topic, group) = (&order.topic, &order.config.kafka.group_id);
-    let forget = format!("kafka-consumer-groups --delete-offsets --topic {topic} --group {group}");
+    let between = match judged == topic {
+        true => String::new(),
+        false => format!(" --topic {judged}"),
+    };
+    let forget =
+        format!("kafka-consumer-groups --delete-offsets --topic {topic}{between} --group {group}");
     Stop::contradiction(match untouched {
         true => format!(
             "{topic} is preloaded already, and the group {group} has judged nothing since: start it. To preload it anew, delete the start offsets ({forget}) and run preload again"

@@ -117,10 +117,13 @@ impl Room {
                     input_low - offset
                 ))));
             }
+            (Some(offset), _) if offset > input_high && request.is_between_hops() => {
+                return Err(Trouble::Stop(between_made_anew(request, group)));
+            }
             (Some(offset), _) if offset > input_high => {
                 return Err(Trouble::Stop(Stop::contradiction(format!(
                     "{topic}-{partition}: the group {group} has committed offset {offset}, but the topic ends at {input_high}: it was deleted and created again, or lost data. To begin anew: {}",
-                    to_begin_anew(topic, request.journal.as_deref(), group)
+                    request.to_begin_anew
                 ))));
             }
             (Some(offset), _) => offset,
@@ -153,11 +156,10 @@ impl Room {
         match answers.into_iter().next() {
             Some((_, Ok(found))) if is_another(&found.id, &request.lineage.topic_id) => {
                 let group = &self.config.kafka.group_id;
-                Err(Trouble::Stop(made_anew(
-                    name,
-                    request.journal.as_deref(),
-                    group,
-                )))
+                Err(Trouble::Stop(match request.is_between_hops() {
+                    true => between_made_anew(request, group),
+                    false => made_anew(name, &request.to_begin_anew),
+                }))
             }
             Some((_, Ok(_))) => Ok(()),
             Some((_, Err(error))) => Err(later(error.to_string())),
@@ -171,25 +173,23 @@ pub(crate) fn is_another(found: &Option<String>, known: &Option<String>) -> bool
     matches!((found, known), (Some(found), Some(known)) if found != known)
 }
 
-/// A topic that is read was deleted, and there is another one of its name (78). `journal` is where what
-/// was let through of it is remembered, if it is.
-pub(crate) fn made_anew(topic: &str, journal: Option<&str>, group: &str) -> Stop {
-    let known = match journal {
-        Some(journal) => format!("the group {group} and the journal {journal} know"),
-        None => format!("the group {group} knows"),
-    };
+/// An input was deleted, and there is another one of its name (78).
+pub(crate) fn made_anew(topic: &str, to_begin_anew: &str) -> Stop {
     Stop::contradiction(format!(
-        "the input topic {topic} was deleted and created again: what {known} belongs to the topic that is gone. To begin anew: {}",
-        to_begin_anew(topic, journal, group)
+        "the input topic {topic} was deleted and created again: what the group and the journal know belongs to the topic that is gone. To begin anew: {to_begin_anew}"
     ))
 }
 
-fn to_begin_anew(topic: &str, journal: Option<&str>, group: &str) -> String {
-    let journal = journal.map_or_else(String::new, |journal| {
-        format!("kafka-topics --delete --topic {journal}, and ")
-    });
+/// The same of the topic between two hops (78). What was judged is known all the same.
+pub(super) fn between_made_anew(request: &Request, group: &str) -> Stop {
+    let Request { topic, input, .. } = request;
+    Stop::contradiction(between_lost(topic, input, group))
+}
+
+/// What to do where a topic between two hops is gone.
+pub(crate) fn between_lost(topic: &str, input: &str, group: &str) -> String {
     format!(
-        "{journal}kafka-consumer-groups --delete-offsets --topic {topic} --group {group}, then start again"
+        "the repartition topic {topic} was deleted: records that were on their way in it are lost. To have them judged again, set the group's offsets of the input back to a time before they came, within the window, as what was judged is known: kafka-consumer-groups --reset-offsets --to-datetime TIME --topic {input} --group {group} --execute. In any case, when {topic} is there again (a start makes it): kafka-consumer-groups --reset-offsets --to-earliest --topic {topic} --group {group} --execute, then start again"
     )
 }
 

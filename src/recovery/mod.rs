@@ -16,7 +16,7 @@
 
 pub(crate) mod locate;
 mod read;
-mod restored;
+pub(crate) mod restored;
 mod warm;
 
 use std::collections::HashMap;
@@ -42,6 +42,10 @@ use crate::window::{SeenWindow, Sizing};
 pub struct Request {
     pub topic: String,
     pub partition: i32,
+    /// The input that its records are of: another topic in the second of two hops.
+    pub input: String,
+    /// What a person does to have the group begin anew.
+    pub to_begin_anew: String,
     /// `None` where records are passed on and nothing is remembered: then there is only a place to go on at.
     pub journal: Option<String>,
     /// Where to begin when nothing was committed.
@@ -60,6 +64,10 @@ pub struct Request {
 }
 
 impl Request {
+    fn is_between_hops(&self) -> bool {
+        self.topic != self.input
+    }
+
     fn key(&self) -> Key {
         let topic = self.journal.as_ref().unwrap_or(&self.topic);
         (topic.clone(), self.partition)

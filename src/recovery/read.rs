@@ -307,15 +307,15 @@ fn apply(
         return Err((key, Ended::Unfit(why)));
     }
     let (journal, partition) = (&key.0, key.1);
-    let topic = &job.request.topic;
+    let (input, anew) = (&job.request.input, &job.request.to_begin_anew);
     let unusable = |why: String| {
         Ended::Stop(Stop::contradiction(format!(
-            "the journal {journal}-{partition} cannot be trusted at offset {offset}: {why}. Nothing was forwarded since. To begin anew, delete the journal topic and the group's offsets for {topic}, or choose a new kafka.group_id"
+            "the journal {journal}-{partition} cannot be trusted at offset {offset}: {why}. Nothing was forwarded since. To begin anew, choose a new kafka.group_id, or: {anew}"
         )))
     };
     let outcome = match Run::decode(bytes) {
         Ok(run) if !job.request.identity.has_written(&run) => Err(unusable(format!(
-            "the run was written for another group, topic or partition, or for a topic {topic} that was deleted and created again"
+            "the run was written for another group, topic or partition, or for a topic {input} that was deleted and created again"
         ))),
         // Only trimming takes a journal's first runs away, and it moves the beginning.
         Ok(run) if window.checkpoint().is_none() && low == 0 && run.first_ordinal > 0 => {

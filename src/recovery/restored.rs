@@ -1,5 +1,6 @@
 //! Step 4 of recovery: the partition is handed over, if journal and committed offset agree.
 
+use super::locate::between_made_anew;
 use super::{Job, Key, Recovered, Request, Restored, Room, Stage};
 use crate::config::{Changed, Config};
 use crate::exit::Stop;
@@ -99,6 +100,10 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
             "{topic}-{partition}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
         )));
     }
+    let is_shorter = last_run.is_some_and(|reached| reached > located.input_end);
+    if !committed && is_shorter && request.is_between_hops() {
+        return Err(between_made_anew(&request, group));
+    }
     if !committed && has_runs {
         let reached = last_run.map_or_else(String::new, |offset| {
             format!(" up to input offset {offset}")
@@ -156,9 +161,7 @@ fn id_source_changed(
     let (topic, partition) = (&request.topic, request.partition);
     let (earlier, now) = (&earlier.id_from, &now.id_from);
     match config.id.changed {
-        Changed::Refuse => Err(Stop::contradiction(format!(
-            "{topic}-{partition}: the ids that the journal {journal} remembers were taken from {earlier}, and id.from is {now}: they might not be known again. If both give a message the same bytes, set id.changed: keep; to begin with nothing remembered, set id.changed: forget; else set id.from to {earlier}"
-        ))),
+        Changed::Refuse => Err(taken_from_elsewhere(journal, earlier, now)),
         Changed::Keep => {
             tracing::warn!(
                 topic,
@@ -177,6 +180,13 @@ fn id_source_changed(
             Ok(())
         }
     }
+}
+
+/// `id.changed: refuse`.
+pub(crate) fn taken_from_elsewhere(journal: &str, earlier: &str, now: &str) -> Stop {
+    Stop::contradiction(format!(
+        "the ids that the journal {journal} remembers were taken from {earlier}, and id.from is {now}: they might not be known again. If both give a message the same bytes, set id.changed: keep; to begin with nothing remembered, set id.changed: forget; else set id.from to {earlier}"
+    ))
 }
 
 /// From when on a window that was grown remembers all that it has to: `first` is the ordinal and the

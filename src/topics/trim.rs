@@ -165,12 +165,12 @@ impl Shared {
     fn report(&self, (journal, partition): &(String, i32), offset: i64, error: &KafkaError) {
         let remedy = match error.rdkafka_error_code() {
             Some(code) if is_forbidden(code) => format!(
-                "grant Delete on topic {journal}, or set journal.retention (longer than the window)"
+                "grant Delete on topic {journal} (a journal can do without, where journal.retention is set, longer than the window)"
             ),
             _ => "it is tried again with the next slice that is over".to_owned(),
         };
         let sentence = format!(
-            "journal {journal} partition {partition} could not be trimmed before offset {offset}: \
+            "{journal} partition {partition} could not be trimmed before offset {offset}: \
              {error}. Nothing is wrong but its size: {remedy}"
         );
         (self.on_failure)(&sentence);

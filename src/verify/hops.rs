@@ -3,7 +3,7 @@
 //! output is, byte for byte and in its partition, one of the input, and no more often than there; every id is
 //! there; what is not there is in the side topic that is configured for it, and says truly where it was and
 //! which record was the first; and what is nowhere is still between the hops. An id that is there twice too near
-//! to each other is told. All of the output is held in memory, about 80 bytes a record.
+//! to each other is told. All of the output is held in memory, about 100 bytes a record.
 
 use std::collections::BTreeMap;
 
@@ -21,18 +21,20 @@ use crate::config::{Missing, Mode};
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, deployment_seed};
 use crate::journal::run::NO_OFFSET;
-use crate::repartition::Passed;
 use crate::topics::survey::Role;
 use crate::window::Fingerprint;
 
 /// Records between two looks at the memory.
 const LOOK_EVERY: u64 = 4096;
-/// What a record of the output takes, and one of a side topic, in bytes, about.
-const RECORD_BYTES: usize = 80;
+/// What a record of the output takes, one of a side topic, and one between the hops, in bytes, about.
+const RECORD_BYTES: usize = 100;
 const ASIDE_BYTES: usize = 250;
+const WAITING_BYTES: usize = 40;
 
 /// Index of an input partition, and an offset in it.
 type At = (usize, i64);
+/// Time of a record of the output, index of its strand, and its offset there.
+type Written = (Option<i64>, usize, i64);
 
 /// Audits one group.
 ///
@@ -40,7 +42,7 @@ type At = (usize, i64);
 /// 64 where the memory is not enough, else as of [`Feeds::pull`].
 pub fn audit(group: Group, room: &mut Room<'_>) -> Result<(), Stop> {
     let mut audit = Audit::new(&group, room);
-    audit.read_tails(&group, room)?;
+    audit.note_on_the_way(&group);
     audit.read_written(&group, room)?;
     for lane in 0..group.inputs.len() {
         audit.read_input(lane, &group.inputs[lane], room)?;
@@ -62,8 +64,10 @@ struct Audit {
     rows: Vec<Row>,
     /// Passed on, and not known to be judged.
     on_the_way: HashSet<At>,
-    /// Records of the output by all but their time: time and offset of each.
-    forwarded: HashMap<u64, Vec<(Option<i64>, Place)>, foldhash::fast::RandomState>,
+    /// Records of the output by all but their time: time of each, its strand and its offset there.
+    forwarded: HashMap<u64, Vec<Written>, foldhash::fast::RandomState>,
+    /// How many records that are.
+    forwarded_count: usize,
     sides: HashMap<At, Side>,
     /// Records that are said to be the first of an id; of several, where that is wrong.
     firsts: HashMap<At, Vec<Fingerprint>>,
@@ -71,6 +75,8 @@ struct Audit {
     identifier: Identifier,
     /// The output's clock made its timestamps.
     own_times: bool,
+    /// All that the group has read and written is still there.
+    whole: bool,
     strays: u64,
     steps: u64,
 }
@@ -95,32 +101,25 @@ impl Audit {
             rows: group.inputs.iter().map(row).collect(),
             on_the_way: HashSet::new(),
             forwarded: HashMap::default(),
+            forwarded_count: 0,
             sides: HashMap::new(),
             firsts: HashMap::new(),
             kin: Kin::new(config.window.time_ms),
             identifier: Identifier::new(&config.id.from, seed, room.schemas),
             own_times: group.strands.iter().any(own_times),
+            whole: is_whole(group),
             strays: 0,
             steps: 0,
         }
     }
 
     /// What was between the hops when it was asked how far the second had come.
-    fn read_tails(&mut self, group: &Group, room: &mut Room<'_>) -> Result<(), Stop> {
-        let parts = group.tails.iter().map(|(_, part)| part.clone()).collect();
-        let mut feeds = Feeds::open(room.config, parts, room.interrupt)?;
-        for (feed, (input, _)) in group.tails.iter().enumerate() {
-            while let Some(message) = feeds.pull(feed, room.progress)? {
-                let Some(passed) = Passed::open(message.key()) else {
-                    continue;
-                };
-                let lane = (input.clone().into_bytes(), passed.partition);
-                if let Some(lane) = self.lanes.get(&lane) {
-                    self.on_the_way.insert((*lane, passed.offset));
-                }
+    fn note_on_the_way(&mut self, group: &Group) {
+        for (input, partition, offset) in &group.on_the_way {
+            if let Some(lane) = self.lane(input.as_bytes(), *partition) {
+                self.on_the_way.insert((lane, *offset));
             }
         }
-        Ok(())
     }
 
     /// All of output, duplicates and rejected topics.
@@ -168,8 +167,10 @@ impl Audit {
                     (None, Role::Output) => {
                         let body = Body::of(&message, 0);
                         let key = key_of(&body, topic, partition);
-                        let times = self.forwarded.entry(key).or_default();
-                        times.push((body.timestamp_ms, place));
+                        let entry = self.forwarded.entry(key);
+                        let times = entry.or_insert_with(|| Vec::with_capacity(1));
+                        times.push((body.timestamp_ms, feed, place.offset));
+                        self.forwarded_count += 1;
                     }
                     (None, role) => self.extra(place, role, room),
                 }
@@ -266,9 +267,10 @@ impl Audit {
         let key = key_of(body, topic, to);
         let times = self.forwarded.get_mut(&key)?;
         let times_count = !self.own_times && record::keeps_time(body.timestamp_ms);
-        let same = |(time, _): &(Option<i64>, Place)| !times_count || *time == body.timestamp_ms;
+        let same = |(time, ..): &Written| !times_count || *time == body.timestamp_ms;
         let place = times.iter().position(same)?;
         times.swap_remove(place);
+        self.forwarded_count -= 1;
         if times.is_empty() {
             self.forwarded.remove(&key);
         }
@@ -363,7 +365,8 @@ impl Audit {
                 return;
             }
         };
-        if input.compacted {
+        if !self.whole {
+            row.unknown += 1;
             return;
         }
         row.missing += 1;
@@ -374,9 +377,6 @@ impl Audit {
     }
 
     fn conclude(mut self, group: Group, room: &mut Room<'_>) {
-        let is_whole = |input: &Input| input.complete && input.part.start == 0 && !input.compacted;
-        let is_cut = |strand: &super::plan::Output| strand.part.start > 0 || strand.compacted;
-        let whole = group.inputs.iter().all(is_whole) && !group.strands.iter().any(is_cut);
         for (lane, offset) in self.kin.lost() {
             let row = &mut self.rows[lane];
             row.duplicates = row.duplicates.saturating_sub(1);
@@ -386,7 +386,7 @@ impl Audit {
                 partition: row.partition,
                 offset,
             };
-            if !whole {
+            if !self.whole {
                 row.unknown += 1;
                 continue;
             }
@@ -394,14 +394,22 @@ impl Audit {
             room.findings.describe(|| missing(at, input, Role::Output));
         }
         let left = std::mem::take(&mut self.forwarded).into_values().flatten();
-        let left = left.map(|(_, place)| (place, Role::Output));
+        let left = left.map(|(_, strand, offset)| {
+            let part = &group.strands[strand].part;
+            let place = Place {
+                topic: part.topic.clone(),
+                partition: part.partition,
+                offset,
+            };
+            (place, Role::Output)
+        });
         let sides = std::mem::take(&mut self.sides).into_values();
         let mut left: Vec<_> = left
             .chain(sides.map(|side| (side.place, side.role)))
             .collect();
         left.sort_by_key(|(place, _)| (place.partition, place.offset));
         let topic = group.inputs.first().map_or("", |input| &input.part.topic);
-        if whole {
+        if self.whole {
             for (place, role) in left {
                 self.extra(place, role, room);
             }
@@ -443,7 +451,8 @@ impl Audit {
         if !self.steps.is_multiple_of(LOOK_EVERY) {
             return Ok(());
         }
-        let bytes = self.forwarded.len() * RECORD_BYTES
+        let bytes = self.forwarded_count * RECORD_BYTES
+            + self.on_the_way.len() * WAITING_BYTES
             + (self.sides.len() + self.firsts.len()) * ASIDE_BYTES
             + self.kin.memory_bytes();
         match bytes > room.memory_bytes {
@@ -451,6 +460,12 @@ impl Audit {
             false => Ok(()),
         }
     }
+}
+
+fn is_whole(group: &Group) -> bool {
+    let is_whole = |input: &Input| input.complete && input.part.start == 0 && !input.compacted;
+    let is_cut = |strand: &super::plan::Output| strand.part.start > 0 || strand.compacted;
+    group.inputs.iter().all(is_whole) && !group.strands.iter().any(is_cut)
 }
 
 fn key_of(body: &Body, topic: &str, partition: i32) -> u64 {

@@ -25,6 +25,7 @@ use crate::kafka;
 use crate::kafka::clients::scanner_config;
 use crate::kafka::context::Logged;
 use crate::kafka::describe::TopicDescription;
+use crate::repartition::Passed;
 use crate::topics::admin::TIMEOUT;
 use crate::topics::survey::Role;
 use crate::topics::{Admin, Names, OwnTopics, PrepareError};
@@ -47,8 +48,8 @@ pub struct Order<'a> {
 pub struct Group {
     pub inputs: Vec<Input>,
     pub strands: Vec<Output>,
-    /// Of two hops, by input: what is between them, and not known to be judged.
-    pub tails: Vec<(String, Part)>,
+    /// Of two hops, by input: positions of what is between them, and not known to be judged.
+    pub on_the_way: Vec<(String, i32, i64)>,
 }
 
 /// One input partition.
@@ -96,14 +97,15 @@ pub fn survey(order: &Order<'_>) -> Result<Vec<Group>, Stop> {
     let topics = survey.topics()?;
     let inputs = survey.committed(&topics)?;
     // From here on in this order, see above. What the second of two hops has committed by now is in the output.
-    let tails = survey.tails(&topics)?;
+    let on_the_way = survey.on_the_way(&topics)?;
     let strands = survey.strands(&topics, &inputs)?;
     let inputs = survey.inputs(&topics, inputs)?;
     let mut groups = survey.grouped(inputs, strands);
     for group in &mut groups {
-        let is_of =
-            |(input, _): &&(String, Part)| group.inputs.iter().any(|it| it.part.topic == *input);
-        group.tails = tails.iter().filter(is_of).cloned().collect();
+        let is_of = |(input, ..): &&(String, i32, i64)| {
+            group.inputs.iter().any(|it| it.part.topic == *input)
+        };
+        group.on_the_way = on_the_way.iter().filter(is_of).cloned().collect();
     }
     Ok(groups)
 }
@@ -122,6 +124,7 @@ struct Topic {
     names: Names,
     output: TopicDescription,
     side: Vec<(Role, TopicDescription)>,
+    /// Where there are two hops, of the topic between them.
     journal: Option<TopicDescription>,
     /// Between two hops.
     between: Option<TopicDescription>,
@@ -282,14 +285,14 @@ impl<'a> Survey<'a> {
             partitions: input.partitions,
             output,
             side,
-            // That of two hops is not by partition of the input.
-            journal: journal.filter(|_| names.repartition.is_none()),
+            journal,
             names,
         }))
     }
 
-    fn tails(&self, topics: &[Topic]) -> Result<Vec<(String, Part)>, Stop> {
-        let mut tails = Vec::new();
+    /// Read at once: the service beside us trims what it has judged.
+    fn on_the_way(&self, topics: &[Topic]) -> Result<Vec<(String, i32, i64)>, Stop> {
+        let mut positions = Vec::new();
         for topic in topics {
             let Some(between) = &topic.between else {
                 continue;
@@ -313,10 +316,41 @@ impl<'a> Survey<'a> {
                     start,
                     end,
                 };
-                tails.push((topic.name.clone(), part));
+                let config = self.order.config;
+                let mut feeds = Feeds::open(config, vec![part], self.order.interrupt)?;
+                while let Some(message) = feeds.pull(0, &mut Progress::new(0))? {
+                    if let Some((passed, _)) = Passed::open(message.key()) {
+                        positions.push((topic.name.clone(), passed.partition, passed.offset));
+                    }
+                }
             }
         }
-        Ok(tails)
+        Ok(positions)
+    }
+
+    /// Of two hops, whether the window was preloaded before the group began. Where the group began in the input
+    /// is told nowhere then.
+    fn is_preloaded(&self, topic: &Topic) -> Result<bool, Stop> {
+        let (Some(between), Some(journal)) = (&topic.between, &topic.journal) else {
+            return Ok(false);
+        };
+        let seed = deployment_seed(&self.order.config.kafka.group_id);
+        for partition in 0..journal.partitions {
+            let id = topic.id.as_deref();
+            let identity = journal::Identity::of(seed, &between.name, id, partition);
+            let (start, end) = self.stable_watermarks(&journal.name, partition)?;
+            let part = Part {
+                topic: journal.name.clone(),
+                partition,
+                start,
+                end,
+            };
+            let beginning = self.beginning(&part, identity)?;
+            if beginning.is_some_and(|known| known.preloaded.is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn committed(&self, topics: &[Topic]) -> Result<Vec<Committed>, Stop> {
@@ -429,9 +463,13 @@ impl<'a> Survey<'a> {
 
     fn inputs(&self, topics: &[Topic], committed: Vec<Committed>) -> Result<Vec<Input>, Stop> {
         let mut inputs = Vec::with_capacity(committed.len());
-        let mut compacted = BTreeMap::new();
+        let (mut compacted, mut preloaded) = (BTreeMap::new(), BTreeMap::new());
         for (index, partition, committed) in committed {
             let topic = &topics[index];
+            let is_preloaded = match preloaded.get(&index) {
+                Some(known) => *known,
+                None => *preloaded.entry(index).or_insert(self.is_preloaded(topic)?),
+            };
             let compacted = match compacted.get(&index) {
                 Some(known) => *known,
                 None => {
@@ -447,7 +485,8 @@ impl<'a> Survey<'a> {
                     is
                 }
             };
-            inputs.push(self.input(topic, partition, committed, compacted)?);
+            let known = (compacted, is_preloaded);
+            inputs.push(self.input(topic, partition, committed, known)?);
         }
         Ok(inputs)
     }
@@ -457,7 +496,7 @@ impl<'a> Survey<'a> {
         topic: &Topic,
         partition: i32,
         committed: i64,
-        compacted: bool,
+        (compacted, is_preloaded): (bool, bool),
     ) -> Result<Input, Stop> {
         let config = self.order.config;
         let (low, end) = self.stable_watermarks(&topic.name, partition)?;
@@ -468,7 +507,8 @@ impl<'a> Survey<'a> {
             partition,
         );
         let journal = match &topic.journal {
-            Some(journal) if partition < journal.partitions => {
+            // That of two hops is not by partition of the input.
+            Some(journal) if topic.between.is_none() && partition < journal.partitions => {
                 let (low, end) = self.stable_watermarks(&journal.name, partition)?;
                 Some((
                     Part {
@@ -503,6 +543,14 @@ impl<'a> Survey<'a> {
             compacted,
         };
         self.begin(&mut input)?;
+        if is_preloaded {
+            input.complete = false;
+            input.doubts.push(
+                "ids were preloaded before the group began: what is a duplicate of one of them, or came before the \
+                 group began, is not known"
+                    .to_owned(),
+            );
+        }
         self.limit(&mut input)?;
         if compacted {
             input.doubts.push(
@@ -758,7 +806,7 @@ impl<'a> Survey<'a> {
             let group = groups.entry(key).or_insert_with(|| Group {
                 inputs: Vec::new(),
                 strands: Vec::new(),
-                tails: Vec::new(),
+                on_the_way: Vec::new(),
             });
             group.inputs.push(input);
         }

@@ -2,8 +2,15 @@
 
 use super::transactions::ABORTS_NOT_READY;
 use super::*;
+use crate::config::Changed;
+use crate::demo::interrupt::Interrupt;
+use crate::exit::Status;
+use crate::inspect::{JournalEnd, journal_end};
+use crate::journal::Terms;
 use crate::kafka::describe::Permission;
-use crate::recovery::locate::{is_another, made_anew};
+use crate::recovery::locate::{between_lost, is_another, made_anew};
+use crate::recovery::restored::taken_from_elsewhere;
+use crate::topics::prepare::{Between, Prepared};
 
 impl Worker {
     /// Looks which input topics there are, prepares new ones, and subscribes to all.
@@ -97,8 +104,12 @@ impl Worker {
         for (topic, found) in known.iter().zip(found) {
             if found.is_some_and(|found| is_another(&found.id, &topic.id)) {
                 let group = &self.config.kafka.group_id;
-                let journal = topic.is_judged().then_some(topic.names.journal.as_str());
-                return Err(made_anew(&topic.name, journal, group));
+                return Err(match &topic.hop {
+                    Hop::Second { input, .. } => {
+                        Stop::contradiction(between_lost(&topic.name, input, group))
+                    }
+                    _ => made_anew(&topic.name, &topic.to_begin_anew(group)),
+                });
             }
         }
         self.own_are_there(&known)
@@ -128,14 +139,13 @@ impl Worker {
                         .is_none_or(|journal| is_another(&journal.id, &topic.journal_id)) =>
                 {
                     return Err(Stop::contradiction(format!(
-                        "the journal {name} was deleted while the service ran: what was let through is no longer known to a restart. To begin anew: kafka-topics --delete --topic {name}, and kafka-consumer-groups --delete-offsets --topic {} --group {group}, then start again",
-                        topic.name
+                        "the journal {name} was deleted while the service ran: what was let through is no longer known to a restart. To begin anew: {}",
+                        topic.to_begin_anew(group)
                     )));
                 }
                 (None, None) if known.iter().any(|topic| topic.name == name) => {
-                    return Err(Stop::contradiction(format!(
-                        "the repartition topic {name} was deleted while the service ran: records that were on their way are lost. To have them judged again: kafka-consumer-groups --delete-offsets --topic {name} --group {group}, and set the group's offsets of the input back (--reset-offsets --to-datetime), then start again"
-                    )));
+                    let input = self.input_of(name);
+                    return Err(Stop::contradiction(between_lost(name, input, group)));
                 }
                 (None, None) => {
                     return Err(Stop::restart(format!(
@@ -205,6 +215,9 @@ impl Worker {
     pub(super) fn prepare_topic(&mut self, name: &str) -> Result<Arc<Topic>, PrepareError> {
         let input = self.input_of(name).to_owned();
         let prepared = prepare(&self.admin, &self.config, &input)?;
+        if prepared.repartition.is_some() && !self.topics.contains_key(&input) {
+            self.may_pass_on(&input, &prepared)?;
+        }
         let window_ms = self.config.window.time_ms;
         let metrics = &self.shared.metrics;
         let sentinel = self.shared.sentinels.of(&input, window_ms, metrics);
@@ -222,7 +235,10 @@ impl Worker {
         if let Some(between) = prepared.repartition {
             let second = Topic {
                 name: between.name.clone(),
-                hop: Hop::Second { input },
+                hop: Hop::Second {
+                    input,
+                    input_id: topic.id.clone(),
+                },
                 partitions: between.partitions,
                 id: between.id,
                 ..topic.clone()
@@ -236,6 +252,75 @@ impl Worker {
         self.topics.insert(topic.name.clone(), Arc::new(topic));
         let asked_for = self.topics.get(name).map(Arc::clone);
         asked_for.ok_or_else(|| PrepareError::Retry(format!("{name} is not read any more")))
+    }
+
+    /// A first hop remembers nothing, and what it has passed on cannot be taken back. So before it begins, the
+    /// journal is asked what recovery asks it of a partition that is judged: are the group's offsets there, in
+    /// both topics, and are the ids the same?
+    fn may_pass_on(&self, input: &str, prepared: &Prepared) -> Result<(), PrepareError> {
+        let interrupt = Interrupt::of(Arc::clone(&self.shared.shutdown));
+        // The journal first: where it holds a run, an offset was committed before.
+        let end = match journal_end(&self.config, input, &interrupt) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Ok(()),
+            Err(stop) if stop.status == Status::Contradiction || stop.status == Status::Usage => {
+                return Err(stop.into());
+            }
+            Err(stop) => return Err(PrepareError::Retry(stop.sentence)),
+        };
+        let journal = &prepared.names.journal;
+        let begun = !self.admin.committed(input, prepared.partitions)?.is_empty();
+        if !begun && end.is_preload {
+            return Err(Stop::contradiction(format!(
+                "{input}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
+            ))
+            .into());
+        }
+        if !begun {
+            let group = &self.config.kafka.group_id;
+            return Err(Stop::contradiction(format!(
+                "{input}: the journal {journal} holds runs, but the group {group} has no committed offset in the input: it expired or was deleted. To go on, set it to a time before the last record was read, within the window, as what was judged is known: kafka-consumer-groups --reset-offsets --to-datetime TIME --topic {input} --group {group} --execute; to begin anew, delete {journal} and {} (kafka-topics --delete)",
+                prepared.names.repartition.as_deref().unwrap_or_default()
+            ))
+            .into());
+        }
+        if let Some(between) = &prepared.repartition {
+            self.may_be_judged(input, between, (journal, &end))?;
+        }
+        let now = Terms::from(self.config.as_ref());
+        match end.terms {
+            Some(earlier)
+                if earlier.id_from != now.id_from && self.config.id.changed == Changed::Refuse =>
+            {
+                Err(taken_from_elsewhere(journal, &earlier.id_from, &now.id_from).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same of the topic that records would be passed on to.
+    fn may_be_judged(
+        &self,
+        input: &str,
+        between: &Between,
+        (journal, end): (&str, &JournalEnd),
+    ) -> Result<(), PrepareError> {
+        let name = &between.name;
+        let committed = self.admin.committed(name, between.partitions)?;
+        let group = &self.config.kafka.group_id;
+        let (_, high) = self.admin.watermarks(name, end.partition)?;
+        let reached = committed.iter().map(|(_, offset)| *offset).max();
+        if reached.is_none() && end.input_offset > high {
+            return Err(Stop::contradiction(between_lost(name, input, group)).into());
+        }
+        if reached.is_none() {
+            return Err(Stop::contradiction(format!(
+                "the journal {journal} holds runs up to offset {} of {name}-{}, but the group {group} has no committed offset in {name}: it expired or was deleted. To go on, commit where {name} begins, as what was judged is known: kafka-consumer-groups --reset-offsets --to-earliest --topic {name} --group {group} --execute",
+                end.input_offset, end.partition
+            ))
+            .into());
+        }
+        Ok(())
     }
 
     /// The topic, prepared for at least this partition. The group may know of new partitions before

@@ -6,12 +6,12 @@ use std::time::Instant;
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
 use crate::commit::{Open, Trouble, drain, not_taken};
-use crate::config::{Config, Conflicts, Missing, Mode, PartitionBy};
+use crate::config::{Changed, Config, Conflicts, Missing, Mode, PartitionBy};
 use crate::exit::Stop;
 use crate::identify::payload::PayloadHash;
 use crate::identify::{Identifier, Identity, MissingReason};
 use crate::partitioner::murmur2_partition;
-use crate::repartition::Passed;
+use crate::repartition::{Mark, Passed};
 use crate::schemas::Unresolved;
 use crate::sink::{Origin, Outgoing, Sink, Target};
 use crate::worker::scope::{First, Hop, Judged, Judgement, Rejection, Scope, Scopes, Tally, Topic};
@@ -24,6 +24,8 @@ pub struct Room<'a> {
     pub open: &'a mut Open,
     pub config: &'a Config,
     pub payloads: &'a PayloadHash,
+    /// What the fingerprints of this deployment are.
+    pub mark: Mark,
     /// Everything is let through, by an operator's word.
     pub bypass: bool,
 }
@@ -57,9 +59,7 @@ impl Room<'_> {
             return Ok(());
         };
         // A record that ends the process leaves no trace: what came before it can be committed.
-        if scope.topic.is_judged() {
-            forbid(scope, offset, record, self.config, self.bypass)?;
-        }
+        forbid(scope, offset, record, self.config, self.bypass)?;
         scope.touched = true;
         scope.next_offset = offset + 1;
         scope.judged_ms = record.timestamp_ms.or(scope.judged_ms);
@@ -70,7 +70,14 @@ impl Room<'_> {
             self.deal_with(message, place, record, deadline)?;
         } else {
             scope.tally.passed_on += 1;
-            pass_on(message, place, scope, self.sink, record, deadline)?;
+            pass_on(
+                message,
+                place,
+                scope,
+                (self.sink, self.mark),
+                record,
+                deadline,
+            )?;
         }
         if alone {
             drain(self.sink, self.scopes, deadline)?;
@@ -124,21 +131,29 @@ impl Room<'_> {
 /// Why a record cannot be dealt with yet, or at all.
 pub enum Unread {
     Schema(Unresolved),
-    /// Of a second hop: it has not come from a first.
+    /// Of a second hop: it has not come from a first of this group.
     Foreign,
+    /// Of a second hop: its id was taken from something else than `id.from` says.
+    OtherIds,
 }
 
 /// A record of a topic, with its id and where it was in the input.
 ///
 /// # Errors
-/// A schema that is needed and not there; a record that nobody passed on.
+/// A schema that is needed and not there; a record that nobody passed on, or with another id.
 pub fn read<'a>(
     topic: &Topic,
     message: &'a BorrowedMessage<'_>,
     identifier: &mut Identifier,
+    (own, changed): (Mark, Changed),
 ) -> Result<Passed<'a>, Unread> {
     if let Hop::Second { .. } = topic.hop {
-        return Passed::open(message.key()).ok_or(Unread::Foreign);
+        return match Passed::open(message.key()) {
+            Some((_, mark)) if !mark.is_of_group(&own) => Err(Unread::Foreign),
+            Some((_, mark)) if mark != own && changed == Changed::Refuse => Err(Unread::OtherIds),
+            Some((passed, _)) => Ok(passed),
+            None => Err(Unread::Foreign),
+        };
     }
     Ok(Passed {
         partition: message.partition(),
@@ -170,8 +185,10 @@ fn forbid(
     config: &Config,
     bypass: bool,
 ) -> Result<(), Trouble> {
+    // What the repartition topic refuses has ended the process already.
     if let Some(&rejection) = scope.refused.get(&offset)
         && config.rejected.topic.is_none()
+        && scope.topic.is_judged()
     {
         return Err(Trouble::Halt(refused_without_topic(
             scope, record, rejection,
@@ -339,14 +356,14 @@ fn pass_on(
     message: &BorrowedMessage<'_>,
     place: usize,
     scope: &mut Scope,
-    sink: &mut Sink,
+    (sink, mark): (&mut Sink, Mark),
     record: &Passed<'_>,
     deadline: Instant,
 ) -> Result<(), Trouble> {
     let Hop::First { to, partitions } = &scope.topic.hop else {
         return Ok(());
     };
-    let envelope = record.envelope();
+    let envelope = record.envelope(mark);
     let outgoing = Outgoing {
         topic: to,
         partition: record.to_partition(*partitions),
@@ -428,7 +445,16 @@ fn named(scope: &Scope, record: &Passed<'_>) -> String {
 pub fn foreign(message: &BorrowedMessage<'_>) -> Stop {
     let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
     Stop::contradiction(format!(
-        "the record {topic}-{partition} offset {offset} has not been passed on by this service, and nothing else may write to a repartition topic. Find out what does; to go on without the record, move the offset of the group with kafka-consumer-groups --reset-offsets --to-offset {}",
+        "the record {topic}-{partition} offset {offset} has not been passed on by this group, and nothing else may write to a repartition topic. Find out what does (another group needs a repartition.topic of its own); to go on without the record, move the offset of the group with kafka-consumer-groups --reset-offsets --to-offset {}",
         offset + 1
+    ))
+}
+
+/// An instance with another `id.from` has passed it on.
+pub fn other_ids(message: &BorrowedMessage<'_>, config: &Config) -> Stop {
+    let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+    Stop::contradiction(format!(
+        "the record {topic}-{partition} offset {offset} was passed on with an id from something else than {}, which id.from is now: it might not be known again. Give all instances the same id.from, or the earlier one until the lag of {topic} is 0; if both give a message the same bytes, set id.changed: keep; to begin with nothing remembered, set id.changed: forget",
+        config.id.from.mark()
     ))
 }

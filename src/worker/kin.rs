@@ -125,7 +125,7 @@ impl Worker {
     /// Whether a partition may be read: all of its kin is restored, and it is not ahead of them.
     pub(super) fn may_start(&mut self, whole: &Whole, partition: &Partition) -> bool {
         let (name, number) = partition;
-        if self.shared.control.is_paused(self.input_of(name)) {
+        if self.is_paused(name) {
             return false;
         }
         if self.has_kin() && !whole.contains(kinship(self.config.scope, name, *number)) {
@@ -136,9 +136,21 @@ impl Worker {
             return true;
         };
         let (is_held, is_judged) = (scope.pace.held, scope.topic.is_judged());
-        // Of a first hop, one that begins alone would be far ahead when the others do.
-        let mut recovering = self.scopes.recovering().keys();
-        !is_held && (is_judged || !recovering.any(|(other, _)| other == name))
+        // Of a first hop, one that begins alone would be far ahead when the others do. But one that does not
+        // come for long is not waited for, as in `set_bounds`.
+        let mut recovering = self.scopes.recovering().iter();
+        let is_awaited = |((other, _), recovering): (&Partition, &Recovering)| {
+            other == name && recovering.elapsed() < SILENCE
+        };
+        !is_held && (is_judged || !recovering.any(is_awaited))
+    }
+
+    /// Whether an operator has paused what this topic is an input of. Of two hops that is the first: what has
+    /// been passed on is judged all the same.
+    pub(super) fn is_paused(&self, name: &str) -> bool {
+        let topic = self.topics.get(name);
+        let is_second = topic.is_some_and(|topic| topic.input() != name);
+        !is_second && self.shared.control.is_paused(name)
     }
 
     /// The families of which every partition is active; nothing where there is no kinship.

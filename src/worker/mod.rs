@@ -40,10 +40,10 @@ use crate::http::health::{Condition, Health, worker_component};
 use crate::http::status::{PartitionStatus, Status};
 use crate::identify::payload::PayloadHash;
 use crate::identify::{Identifier, deployment_seed};
-use crate::journal::Identity;
 use crate::kafka::context::advice;
 use crate::metrics::{Metrics, PartitionMetrics};
 use crate::recovery::{Recovered, Recovery, Request, Restored};
+use crate::repartition::Mark;
 use crate::schemas::{Schemas, Unresolved};
 use crate::sink::Sink;
 use crate::source::{Partition, Rebalance, Source};
@@ -138,6 +138,8 @@ struct Worker {
     identifier: Identifier,
     payloads: PayloadHash,
     seed: u64,
+    /// What records are passed on with between two hops.
+    mark: Mark,
     topics: HashMap<String, Arc<Topic>>,
     subscribed: Vec<String>,
     scopes: Scopes,
@@ -185,6 +187,7 @@ impl Worker {
             identifier: Identifier::new(&config.id.from, seed, &shared.schemas),
             payloads: PayloadHash::new(&config.id, seed),
             seed,
+            mark: Mark::of(seed, &config.id.from.mark()),
             topics: HashMap::new(),
             subscribed: Vec::new(),
             scopes: Scopes::new(config.scope),
@@ -337,7 +340,8 @@ impl Worker {
                         let Some(scope) = self.scopes.at(place) else {
                             continue;
                         };
-                        match judge::read(&scope.topic, &message, &mut self.identifier) {
+                        let known_by = (self.mark, self.config.id.changed);
+                        match judge::read(&scope.topic, &message, &mut self.identifier, known_by) {
                             Ok(record) => {
                                 let open = match &mut self.open {
                                     Some(open) => Ok(open),
@@ -350,6 +354,7 @@ impl Worker {
                                         open,
                                         config: &self.config,
                                         payloads: &self.payloads,
+                                        mark: self.mark,
                                         bypass: self.shared.control.is_bypassed(),
                                     };
                                     room.judge(&message, place, &record, wall_ms)
@@ -374,6 +379,10 @@ impl Worker {
                             }
                             Err(Unread::Foreign) => {
                                 Ok(Err(Trouble::Halt(judge::foreign(&message))))
+                            }
+                            Err(Unread::OtherIds) => {
+                                let stop = judge::other_ids(&message, &self.config);
+                                Ok(Err(Trouble::Halt(stop)))
                             }
                         }
                     }

@@ -119,7 +119,9 @@ impl Worker {
                 Hop::Second { .. } => Start::Earliest,
                 Hop::Only | Hop::First { .. } => self.config.input.start,
             },
-            identity: Identity::of(self.seed, &topic.name, topic.id.as_deref(), partition),
+            identity: topic.identity(self.seed, partition),
+            input: topic.input().to_owned(),
+            to_begin_anew: topic.to_begin_anew(&self.config.kafka.group_id),
             lineage: Lineage {
                 cluster_id: self.cluster_id.clone(),
                 group: self.config.kafka.group_id.clone(),
@@ -172,7 +174,7 @@ impl Worker {
             journal_next,
         } = restored;
         let scope = Scope {
-            identity: Identity::of(self.seed, &topic.name, topic.id.as_deref(), partition).own,
+            identity: topic.identity(self.seed, partition).own,
             metrics,
             topic,
             partition,

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{self, Conflicts};
+use crate::journal::Identity;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::repartition::unpacked;
 use crate::sink::Target;
@@ -28,8 +29,11 @@ pub enum Hop {
     Only,
     /// Of `scope: repartition`, an input: they are passed on to this topic, of so many partitions.
     First { to: String, partitions: i32 },
-    /// That topic: they are judged as records of this input.
-    Second { input: String },
+    /// That topic: they are judged as records of this input, which has this id.
+    Second {
+        input: String,
+        input_id: Option<String>,
+    },
 }
 
 /// A topic that is read, as this worker needs it.
@@ -52,9 +56,30 @@ impl Topic {
     /// The input that its records are of.
     pub fn input(&self) -> &str {
         match &self.hop {
-            Hop::Second { input } => input,
+            Hop::Second { input, .. } => input,
             Hop::Only | Hop::First { .. } => &self.name,
         }
+    }
+
+    /// Whose runs are those of a partition of it: of two hops, the input's, so that one that is made anew is
+    /// noticed, and what was judged is known when the topic between them is.
+    pub fn identity(&self, seed: u64, partition: i32) -> Identity {
+        let id = match &self.hop {
+            Hop::Second { input_id, .. } => input_id,
+            Hop::Only | Hop::First { .. } => &self.id,
+        };
+        Identity::of(seed, &self.name, id.as_deref(), partition)
+    }
+
+    /// What a person does to have a group begin anew.
+    pub fn to_begin_anew(&self, group: &str) -> String {
+        let journal = &self.names.journal;
+        let between = self.names.repartition.as_ref();
+        let between = between.map_or_else(String::new, |name| format!(",{name}"));
+        let input = self.input();
+        format!(
+            "kafka-topics --delete --topic {journal}{between}, and kafka-consumer-groups --delete-offsets --topic {input} --group {group}, then start again"
+        )
     }
 
     /// Whether its records are judged, and so have a window and a journal.
@@ -401,6 +426,14 @@ pub struct Recovering {
     pub metrics: PartitionMetrics,
     epoch: u64,
     cancelled: Arc<AtomicBool>,
+    since: Instant,
+}
+
+impl Recovering {
+    /// How long it has been.
+    pub fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
 }
 
 impl Scopes {
@@ -549,6 +582,7 @@ impl Scopes {
             metrics,
             epoch: self.last_epoch,
             cancelled: Arc::clone(&cancelled),
+            since: Instant::now(),
         };
         if let Some(earlier) = self.recovering.insert(key, entry) {
             earlier.cancelled.store(true, Ordering::Relaxed);

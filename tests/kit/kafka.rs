@@ -7,7 +7,7 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -242,6 +242,28 @@ impl Kafka {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }
+    }
+
+    /// Commits for a group without members.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let consumer: BaseConsumer = (self.client())
+            .set("group.id", group)
+            .create()
+            .expect("a consumer");
+        let mut offsets = TopicPartitionList::new();
+        offsets
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("an offset");
+        consumer
+            .commit(&offsets, CommitMode::Sync)
+            .expect("committed");
+    }
+
+    /// A group and all its offsets; no where it has members.
+    pub fn try_delete_group(&self, group: &str) -> bool {
+        let (admin, options) = (self.admin(), AdminOptions::new());
+        let deletion = futures_executor::block_on(admin.delete_groups(&[group], &options));
+        deletion.expect("an answer").iter().all(Result::is_ok)
     }
 
     /// Whether the group has read all of a partition that is trimmed meanwhile: behind its offset there is

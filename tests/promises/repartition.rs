@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use kafka_dedup::identify::{Identity, deployment_seed};
+use kafka_dedup::repartition::{Mark, Passed};
+
 use crate::admin::{does, run};
 use crate::crash::rounds;
 use crate::kit::hostile::{Hostile, Pool};
@@ -189,6 +192,167 @@ fn another_scope_is_refused_while_records_wait_between_the_hops() {
     );
 }
 
+/// What a first hop has passed on cannot be taken back: it stops before, and where the id of a record that is on
+/// its way is another one, the second does.
+#[test]
+fn ids_from_elsewhere_are_not_passed_on() {
+    let mut it = Deployment::new("hops-ids", 2, TWO_HOPS);
+    let ids: Vec<Rec> = (0..300)
+        .map(|n| Rec::with_id(format!("{n}"), now_ms()))
+        .collect();
+    it.kafka.produce(&it.input, 0, &ids);
+    let mut instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    assert!(instance.terminate().success());
+    it.kafka.produce(&it.input, 1, &ids);
+    let waiting = |it: &Deployment| -> i64 {
+        let ends = (0..4).map(|n| it.kafka.watermarks(&it.by_id(), n, "read_committed").1);
+        ends.sum()
+    };
+    let before = waiting(&it);
+    let refused = |it: &Deployment, name: &str, words: &str| {
+        let mut refused = it.start(name);
+        assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+        let log = refused.log_text();
+        assert!(log.contains(words), "{log}");
+    };
+    let own = it.extra.clone();
+    it.extra += "id: {from: key}\n";
+    let words = "were taken from {header: message-id}, and id.from is key";
+    refused(&it, "two", words);
+    it.extra = own;
+    assert_eq!(waiting(&it), before);
+
+    // As if an instance with another id.from had passed it on.
+    let passed = Passed {
+        partition: 1,
+        offset: 0,
+        timestamp_ms: Some(now_ms()),
+        identity: Identity::Id(1),
+        key: None,
+    };
+    let seed = deployment_seed(&it.group);
+    let of = |mark| Rec {
+        key: Some(passed.envelope(mark)),
+        ..Rec::with_id("between", now_ms())
+    };
+    it.kafka
+        .produce(&it.by_id(), 0, &[of(Mark::of(seed, "key"))]);
+    refused(&it, "three", "was passed on with an id from something else");
+    it.extra += "id: {from: {header: message-id}, changed: keep}\n";
+    let mut instance = it.start("four");
+    it.wait_until_caught_up(PATIENCE);
+    let written = (0..2).map(|number| it.kafka.read_partition(&it.output, number).len());
+    assert_eq!(written.sum::<usize>(), 301);
+    assert!(instance.terminate().success());
+
+    // Another group's.
+    let foreign = Mark::of(seed ^ 1, "{header: message-id}");
+    it.kafka.produce(&it.by_id(), 0, &[of(foreign)]);
+    refused(&it, "five", "has not been passed on by this group");
+}
+
+/// `id.missing: fail` stops the service where such a record is read, and not behind it.
+#[test]
+fn a_record_without_an_id_is_not_passed_on_where_that_is_a_failure() {
+    let mut it = Deployment::new("hops-fail", 1, TWO_HOPS);
+    it.extra += "id: {from: {header: message-id}, missing: fail}\n";
+    let without = Rec {
+        headers: Vec::new(),
+        ..Rec::with_id("", now_ms())
+    };
+    let records = [Rec::with_id("a", now_ms()), without];
+    it.kafka.produce(&it.input, 0, &records);
+    let mut refused = it.start("one");
+    assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+    let log = refused.log_text();
+    let place = format!("the record {}-0 offset 1 has no id", it.input);
+    assert!(log.contains(&place), "{log}");
+    assert_eq!(it.kafka.committed(&it.group, &it.input, 0), Some(1));
+    it.extra = it.extra.replace("missing: fail", "missing: drop");
+    let mut instance = it.start("two");
+    it.wait_until_caught_up(PATIENCE);
+    assert_eq!(it.kafka.read_partition(&it.output, 0).len(), 1);
+    assert!(instance.terminate().success());
+}
+
+/// Offsets that expired are not guessed, and records that are not where they were are not passed over.
+#[test]
+fn a_first_hop_that_has_lost_its_place_does_not_begin() {
+    let mut it = Deployment::new("hops-lost", 1, TWO_HOPS);
+    it.extra += "input: {topics: [TOPIC], start: latest}\n";
+    it.extra = it.extra.replace("TOPIC", &it.input);
+    let records = |from: i64| -> Vec<Rec> {
+        let numbers = from..from + 200;
+        numbers
+            .map(|n| Rec::with_id(format!("{n}"), now_ms()))
+            .collect()
+    };
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    wait_for("the start position", PATIENCE, || {
+        it.kafka.committed(&it.group, &it.input, 0).is_some()
+    });
+    it.kafka.produce(&it.input, 0, &records(0));
+    it.wait_until_caught_up(PATIENCE);
+    assert!(instance.terminate().success());
+    it.kafka.produce(&it.input, 0, &records(100));
+    wait_for("an empty group", PATIENCE, || {
+        it.kafka.try_delete_group(&it.group)
+    });
+    let mut refused = it.start("two");
+    assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+    let log = refused.log_text();
+    assert!(
+        log.contains("has no committed offset in the input"),
+        "{log}"
+    );
+    assert_eq!(it.kafka.committed(&it.group, &it.input, 0), None);
+
+    // What the sentences say.
+    it.kafka.commit(&it.group, &it.input, 0, 0);
+    let mut refused = it.start("three");
+    assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+    let log = refused.log_text();
+    assert!(log.contains("holds runs up to offset"), "{log}");
+    it.kafka.delete_topic(&it.by_id());
+    let mut refused = it.start("four");
+    assert_eq!(refused.wait(PATIENCE).code(), Some(78));
+    let log = refused.log_text();
+    assert!(log.contains("records that were on their way"), "{log}");
+    for partition in 0..4 {
+        it.kafka.commit(&it.group, &it.by_id(), partition, 0);
+    }
+    let mut instance = it.start("five");
+    it.wait_until_caught_up(PATIENCE);
+    assert_eq!(let_through(&it).len(), 300);
+    assert_each(&let_through(&it), 1);
+    assert!(instance.terminate().success());
+}
+
+/// A pause is one of the input: what has been passed on is judged, so that the scope can be left while producers
+/// go on.
+#[test]
+fn what_is_between_the_hops_is_judged_in_a_pause() {
+    let it = Deployment::new("hops-pause", 3, TWO_HOPS);
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    let stream = crossing(&it, 75);
+    std::thread::sleep(Duration::from_secs(1));
+    does(&instance, &["pause"]);
+    let by_id = it.by_id();
+    wait_for("nothing between the hops", PATIENCE, || {
+        (0..4).all(|number| it.kafka.is_read(&it.group, &by_id, number))
+    });
+    let is_read = |number| it.kafka.is_read(&it.group, &it.input, number);
+    assert!(!(0..3).all(is_read));
+    does(&instance, &["resume"]);
+    assert!(stream.finish() > 100);
+    it.wait_until_caught_up(PATIENCE);
+    assert_each(&let_through(&it), 1);
+    assert!(instance.terminate().success());
+}
+
 /// Partitions that the input gets are passed on like the others; an id stays where it is.
 #[test]
 fn an_input_may_grow() {
@@ -270,6 +434,10 @@ fn the_commands_know_of_two_hops() {
         .produce(&it.input, 0, &[Rec::with_id("a", now_ms())]);
     it.wait_until_caught_up(PATIENCE);
     assert_eq!((forwarded(0), forwarded(1)), (2, 2));
+    let said = run(&it, &["verify"]);
+    for words in ["passed as far as", "ids were preloaded before"] {
+        assert!(said.contains(words), "{said}");
+    }
     let said = run(&it, &["check"]);
     for words in [
         "scope repartition",

@@ -20,6 +20,8 @@ use crate::kafka::context::Logged;
 const WAIT: Duration = Duration::from_millis(50);
 /// How long a broker may be silent beyond the time that a transaction may stay open.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest silence of a broker that is well, where one partition is as good as another.
+const HASTE: Duration = Duration::from_secs(2);
 
 /// A committed record.
 pub struct Record<'a> {
@@ -48,6 +50,8 @@ pub struct Reader<'a> {
     /// A consumer that goes back in a partition may still remember a later position: partitions
     /// that this one has read already are read by a new one.
     read: HashSet<(String, i32)>,
+    /// How long an open transaction is waited for.
+    patience: Duration,
 }
 
 impl<'a> Reader<'a> {
@@ -60,6 +64,18 @@ impl<'a> Reader<'a> {
             consumer: consumer(&asked.config, &logged)?,
             logged,
             read: HashSet::new(),
+            patience: asked.config.transaction.timeout + PATIENCE,
+        })
+    }
+
+    /// The same, which does not wait for an open transaction to end.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn hasty(asked: &'a Asked) -> Result<Self, Stop> {
+        Ok(Self {
+            patience: HASTE,
+            ..Self::new(asked)?
         })
     }
 
@@ -84,7 +100,6 @@ impl<'a> Reader<'a> {
         }
         self.assign(journal, partition, offsets.start)
             .map_err(|error| self.lost(journal, partition, &error.to_string()))?;
-        let patience = self.asked.config.transaction.timeout + PATIENCE;
         let mut at = offsets.start;
         let mut moved = Instant::now();
         while at < offsets.end {
@@ -115,7 +130,7 @@ impl<'a> Reader<'a> {
             }
             if at > before {
                 moved = Instant::now();
-            } else if moved.elapsed() > patience {
+            } else if moved.elapsed() > self.patience {
                 return self.stuck(journal, partition, at);
             }
         }

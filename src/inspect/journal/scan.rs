@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::reader::Record;
 use crate::inspect::report::{self, Fit, Held, hex};
-use crate::journal::{Identity, Run, RunError, run};
+use crate::journal::{Identity, Run, RunError, Terms, run};
 use crate::store::{Anchor, Entry, Fingerprint};
 
 /// Sentences about records that cannot be used, at most (I8).
@@ -32,6 +32,8 @@ pub struct Scan {
     pub next_ordinal: u64,
     /// The last run was written by `preload`.
     pub is_preload: bool,
+    /// Under which it was written.
+    pub terms: Option<Terms>,
     /// The run before which nothing counts any more, where there is one.
     pub begins_at: Option<i64>,
     /// Ids that an operator had forgotten, with the ordinal of the last time.
@@ -99,6 +101,7 @@ impl Scan {
             self.begins_at = Some(record.offset);
         }
         self.is_preload = run.preload;
+        self.terms.clone_from(&run.terms);
         self.stream_time_ms = self.stream_time_ms.max(run.stream_time_ms);
         self.next_ordinal = run.first_ordinal + ids;
         self.find(record.offset, run);
