@@ -19,7 +19,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::config::Mode;
+use crate::config::{self, Mode};
 use define::{
     counter, counters, gauge, gauges, histogram, histograms, int_gauge, int_gauges, register,
 };
@@ -76,6 +76,11 @@ pub struct Metrics {
     pub schema_requests: IntCounterVec,
     /// 1 while the store cannot be used and seen ids are held in memory.
     pub store_degraded: IntGauge,
+    /// 1 where /readyz says ready.
+    pub ready: IntGauge,
+    /// `window.time` in seconds, and `window.ids`; 0 where it is not set.
+    pub window_seconds: Gauge,
+    pub window_limit_ids: IntGauge,
     pub paused: IntGauge,
     pub bypass: IntGauge,
     pub admin_requests: IntCounterVec,
@@ -143,6 +148,12 @@ pub struct PartitionMetrics {
     pub lag_seconds: Gauge,
     /// Stream time as Unix time, in seconds.
     pub stream_time: Gauge,
+    /// The share of the configured window that the seen set covers.
+    pub coverage: Gauge,
+    /// When the oldest id that is held was let through or renewed, as Unix time in seconds.
+    pub oldest: Gauge,
+    /// Unix time of the latest commit of the partition, in seconds.
+    pub last_commit: Gauge,
     /// Ids remembered.
     pub ids: IntGauge,
     /// Memory of the seen window, in bytes.
@@ -187,6 +198,9 @@ struct PartitionFamilies {
     lag: IntGaugeVec,
     lag_seconds: GaugeVec,
     stream_time: GaugeVec,
+    coverage: GaugeVec,
+    oldest: GaugeVec,
+    last_commit: GaugeVec,
     ids: IntGaugeVec,
     window_bytes: IntGaugeVec,
     slices_on_disk: IntGaugeVec,
@@ -298,6 +312,21 @@ impl Metrics {
                 "Questions to the schema registry, by outcome: answered, unknown (it has no such schema), failed, refused (a schema that is too large).",
                 &["outcome"],
             ),
+            ready: int_gauge(
+                r,
+                "kafka_dedup_ready",
+                "1 while /readyz says ready, else 0.",
+            ),
+            window_seconds: gauge(
+                r,
+                "kafka_dedup_window_configured_seconds",
+                "window.time of the config; 0 where the window has none.",
+            ),
+            window_limit_ids: int_gauge(
+                r,
+                "kafka_dedup_window_configured_ids",
+                "window.ids of the config; 0 where the window has none.",
+            ),
             paused: int_gauge(
                 r,
                 "kafka_dedup_paused",
@@ -358,6 +387,15 @@ impl Metrics {
             tracing::error!(%error, "metrics could not be encoded in full");
         }
         text
+    }
+
+    /// Says how much is to be remembered.
+    pub fn set_window(&self, window: &config::Window) {
+        self.window_seconds
+            .set(window.time_ms.unwrap_or(0) as f64 / 1000.0);
+        let ids = window.ids.unwrap_or(0);
+        self.window_limit_ids
+            .set(i64::try_from(ids).unwrap_or(i64::MAX));
     }
 
     /// Says what is written, and where.
@@ -574,6 +612,24 @@ impl PartitionFamilies {
                 "Stream time (largest record timestamp so far) as Unix time; 0 until first known.",
                 LABELS,
             ),
+            coverage: gauges(
+                r,
+                "kafka_dedup_window_coverage_ratio",
+                "Share of the configured window of which the seen set remembers all that was let through. Below 1 (it began, was grown or was forgotten less than a window ago) an older id would be let through once more.",
+                LABELS,
+            ),
+            oldest: gauges(
+                r,
+                "kafka_dedup_window_oldest_timestamp_seconds",
+                "When the oldest id that is held was let through or renewed, in stream time as Unix time; 0 where none is.",
+                LABELS,
+            ),
+            last_commit: gauges(
+                r,
+                "kafka_dedup_partition_last_commit_timestamp_seconds",
+                "Unix time of the latest committed transaction with something of this partition; 0 before the first since its assignment.",
+                LABELS,
+            ),
             ids: gauge("kafka_dedup_window_ids", "Ids remembered."),
             window_bytes: gauge(
                 "kafka_dedup_window_bytes",
@@ -620,6 +676,9 @@ impl PartitionFamilies {
             lag: self.lag.with_label_values(labels),
             lag_seconds: self.lag_seconds.with_label_values(labels),
             stream_time: self.stream_time.with_label_values(labels),
+            coverage: self.coverage.with_label_values(labels),
+            oldest: self.oldest.with_label_values(labels),
+            last_commit: self.last_commit.with_label_values(labels),
             ids: self.ids.with_label_values(labels),
             window_bytes: self.window_bytes.with_label_values(labels),
             slices_on_disk: self.slices_on_disk.with_label_values(labels),
@@ -637,6 +696,9 @@ impl PartitionFamilies {
         for family in [
             &self.lag_seconds,
             &self.stream_time,
+            &self.coverage,
+            &self.oldest,
+            &self.last_commit,
             &self.filter_measured,
             &self.filter_expected,
         ] {

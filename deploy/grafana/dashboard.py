@@ -196,6 +196,37 @@ ROWS = [
                 (quantile(0.99, "kafka_dedup_duplicate_age_seconds", "topic"), "{{topic}} 99 %"),
             ),
             graph(
+                "Window covered",
+                "percentunit",
+                "Share of the configured window of which the seen set remembers all that was let through: the least of each topic. Below 100 % while a group has not read for a whole window yet, after the window was grown, and after ids were forgotten: an older id would be let through once more.",
+                (
+                    f"min by (topic) (kafka_dedup_window_coverage_ratio{{{TOPIC}}})",
+                    "{{topic}}",
+                ),
+                size=THIRD,
+                min=0,
+                max=1,
+            ),
+            graph(
+                "Span of the ids held",
+                "s",
+                "From the oldest id that is held to stream time, the longest of each topic, beside window.time. Longer by up to an eighth; shorter where ids are rare.",
+                (
+                    f"max by (topic) (kafka_dedup_stream_timestamp_seconds{{{TOPIC}}} - (kafka_dedup_window_oldest_timestamp_seconds{{{TOPIC}}} > 0))",
+                    "{{topic}}",
+                ),
+                (f"max(kafka_dedup_window_configured_seconds{{{PROCESS}}} > 0)", "window.time"),
+                size=THIRD,
+            ),
+            graph(
+                "Largest number of ids in a partition",
+                "short",
+                "Beside window.ids, where that is set.",
+                (f"max by (topic) (kafka_dedup_window_ids{{{TOPIC}}})", "{{topic}}"),
+                (f"max(kafka_dedup_window_configured_ids{{{PROCESS}}} > 0)", "window.ids"),
+                size=THIRD,
+            ),
+            graph(
                 "Ids remembered",
                 "short",
                 "Of all partitions of a topic. After the first window has passed it follows the rate of new ids.",
@@ -467,6 +498,25 @@ ROWS = [
                 "s",
                 "Counters begin at 0 with each start.",
                 (f"time() - process_start_time_seconds{{{PROCESS}}}", "{{instance}}"),
+                size=THIRD,
+            ),
+            graph(
+                "Ready",
+                "short",
+                "1 while /readyz says ready. A process that restores, is paused or out of reach of Kafka is not.",
+                (f"kafka_dedup_ready{{{PROCESS}}}", "{{instance}}"),
+                size=THIRD,
+                min=0,
+                max=1,
+            ),
+            graph(
+                "Partitions without a commit for the longest time",
+                "s",
+                "The ten that have committed nothing for longest, while records wait in them.",
+                (
+                    f"topk(10, time() - max by (topic, partition) (kafka_dedup_partition_last_commit_timestamp_seconds{{{TOPIC}}} > 0) and sum by (topic, partition) (kafka_dedup_lag_records{{{TOPIC}}}) > 0)",
+                    "{{topic}}-{{partition}}",
+                ),
                 size=THIRD,
             ),
             graph(

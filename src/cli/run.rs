@@ -46,6 +46,7 @@ pub fn run(file: &Path) -> Result<(), Stop> {
     let shutdown = Arc::new(AtomicBool::new(false));
     let metrics = Metrics::new();
     metrics.set_mode(config.mode);
+    metrics.set_window(&config.window);
     let site = Site {
         metrics,
         health: Health::new(),

@@ -154,6 +154,7 @@ fn is_verbose(parameter: &str) -> bool {
 }
 
 async fn metrics(State(site): State<Site>) -> Response {
+    site.metrics.ready.set(i64::from(site.health.is_ready()));
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, text_format)], site.metrics.encode()).into_response()
 }

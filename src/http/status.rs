@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::Mode;
 
 /// One assigned partition, as its worker sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PartitionStatus {
     pub topic: String,
     pub partition: i32,
@@ -21,6 +21,10 @@ pub struct PartitionStatus {
     pub lag: Option<i64>,
     /// Stream time, in milliseconds since 1970.
     pub stream_time_ms: Option<i64>,
+    /// The share of the configured window that the seen set covers, 0 to 1.
+    pub coverage: Option<f64>,
+    /// When something of the partition was committed last, in milliseconds since 1970.
+    pub last_commit_ms: Option<i64>,
     /// Ids remembered.
     pub ids: u64,
     /// Slices of the seen window.
@@ -125,6 +129,8 @@ mod tests {
             next_offset: Some(42),
             lag: Some(0),
             stream_time_ms: None,
+            coverage: None,
+            last_commit_ms: None,
             ids: 7,
             slices: 2,
             restore_remaining: None,

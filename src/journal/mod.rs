@@ -4,7 +4,7 @@
 
 pub mod run;
 
-pub use run::{Run, RunError, Terms};
+pub use run::{Run, RunError, Since, Terms};
 
 use crate::config::Config;
 

@@ -23,11 +23,13 @@
 //!
 //! Flags: bit 0, there is a stream time; from version 2 on also bit 1, the seen set begins here; bit 2, the
 //! run was written by `preload`; bit 3, the
-//! group began after a preload; bit 4, records were let through by a bypass. All others are 0.
+//! group began after a preload; bit 4, records were let through by a bypass; bit 5, it is not whole from the
+//! beginning. All others are 0.
 //!
 //! Terms: their length without these two bytes (u16), `window.time` in ms and one more (varint, not
 //! zigzag; 0 for none), `window.ids` (the same; 0 for none), with flag bit 3 the input offset at which the
-//! group began (the same), and the rest is the text of `id.from`.
+//! group began (the same), with flag bit 5 the ordinal from which on the seen set is whole (the same) and the stream time
+//! (zigzag, and one more; 0 for not known yet), and the rest is the text of `id.from`.
 //!
 //! A column of varints holds the difference of each value to the one before it (to 0 for the
 //! first), wrapping, in zigzag (0, -1, 1, -2 ... as 0, 1, 2, 3 ...), seven bits a byte, lowest
@@ -46,6 +48,7 @@ const BEGINS: u8 = 1 << 1;
 const PRELOAD: u8 = 1 << 2;
 const PRELOADED: u8 = 1 << 3;
 const BYPASSED: u8 = 1 << 4;
+const PARTIAL: u8 = 1 << 5;
 const HEADER_BYTES: usize = 46;
 const CHECKSUM_BYTES: usize = 8;
 const FINGERPRINT_BYTES: usize = 16;
@@ -84,6 +87,18 @@ pub struct Run {
     pub bypassed: bool,
     /// The input offset at which the group began after a preload, whose runs may have been trimmed.
     pub preloaded: Option<i64>,
+    /// From where on the seen set is whole; `None` where it is from the beginning of the input. Of runs that have
+    /// terms.
+    pub since: Option<Since>,
+}
+
+/// A place in the life of a seen set: what was let through from there on is remembered, as far as it is in the
+/// window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    pub ordinal: u64,
+    /// Stream time in ms; `None` until there is one.
+    pub time_ms: Option<i64>,
 }
 
 /// The offset of an id that was preloaded: its first record is not one of the input.
@@ -174,7 +189,7 @@ impl Run {
         bytes.extend_from_slice(&(count as u32).to_le_bytes());
         bytes.extend_from_slice(&(times.len() as u32).to_le_bytes());
         if let Some(terms) = &self.terms {
-            put_terms(&mut bytes, terms, self.preloaded);
+            put_terms(&mut bytes, terms, self.preloaded, self.since);
         }
         for fingerprint in &self.fingerprints[start..end] {
             bytes.extend_from_slice(&fingerprint.to_le_bytes());
@@ -197,6 +212,7 @@ impl Run {
             | flag(self.preload && has_terms, PRELOAD)
             | flag(self.bypassed && has_terms, BYPASSED)
             | flag(self.preloaded.is_some() && has_terms, PRELOADED)
+            | flag(self.since.is_some() && has_terms, PARTIAL)
     }
 
     /// Unpacks one part. Allocates no more than the columns that the bytes really hold. O(bytes).
@@ -207,7 +223,7 @@ impl Run {
         let rest = bytes.strip_prefix(MAGIC).ok_or(RunError::Foreign)?;
         let known_flags = match rest.first() {
             Some(&(VERSION | WITH_PAYLOADS)) => {
-                HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED | BYPASSED
+                HAS_STREAM_TIME | BEGINS | PRELOAD | PRELOADED | BYPASSED | PARTIAL
             }
             Some(&WITHOUT_TERMS) => HAS_STREAM_TIME,
             Some(&version) => return Err(RunError::Version(version)),
@@ -237,12 +253,12 @@ impl Run {
         if first_ordinal.checked_add(count as u64).is_none() {
             return Err(RunError::Damaged("its ordinals overflow"));
         }
-        let (terms, preloaded) = match has_terms {
+        let (terms, preloaded, since) = match has_terms {
             true => {
-                let (terms, preloaded) = body.terms(flags & PRELOADED != 0)?;
-                (Some(terms), preloaded)
+                let known = body.terms(flags & PRELOADED != 0, flags & PARTIAL != 0)?;
+                (Some(known.0), known.1, known.2)
             }
-            false => (None, None),
+            false => (None, None, None),
         };
         let (fingerprints, odd) = body
             .take(count.saturating_mul(FINGERPRINT_BYTES))?
@@ -271,6 +287,7 @@ impl Run {
             preload: flags & PRELOAD != 0,
             bypassed: flags & BYPASSED != 0,
             preloaded,
+            since,
         })
     }
 }
@@ -283,8 +300,8 @@ pub fn checksum(bytes: &[u8]) -> u64 {
         .map_or(0, |checksum| u64::from_le_bytes(*checksum))
 }
 
-fn put_terms(bytes: &mut Vec<u8>, terms: &Terms, preloaded: Option<i64>) {
-    let mut block = Vec::with_capacity(3 * MAX_VARINT_BYTES + terms.id_from.len());
+fn put_terms(bytes: &mut Vec<u8>, terms: &Terms, preloaded: Option<i64>, since: Option<Since>) {
+    let mut block = Vec::with_capacity(5 * MAX_VARINT_BYTES + terms.id_from.len());
     put_varint(
         &mut block,
         terms.time_ms.map_or(0, |ms| ms.saturating_add(1)),
@@ -292,6 +309,11 @@ fn put_terms(bytes: &mut Vec<u8>, terms: &Terms, preloaded: Option<i64>) {
     put_varint(&mut block, terms.ids.unwrap_or(0));
     if let Some(offset) = preloaded {
         put_varint(&mut block, offset.cast_unsigned());
+    }
+    if let Some(Since { ordinal, time_ms }) = since {
+        put_varint(&mut block, ordinal);
+        let time = time_ms.map_or(0, |ms| zigzag(ms).saturating_add(1));
+        put_varint(&mut block, time);
     }
     block.extend_from_slice(terms.id_from.as_bytes());
     // A mark is far shorter.
@@ -303,10 +325,17 @@ fn put_terms(bytes: &mut Vec<u8>, terms: &Terms, preloaded: Option<i64>) {
 fn put_column(bytes: &mut Vec<u8>, values: &[i64]) {
     let mut previous = 0_i64;
     for value in values {
-        let delta = value.wrapping_sub(previous);
-        put_varint(bytes, ((delta << 1) ^ (delta >> 63)) as u64);
+        put_varint(bytes, zigzag(value.wrapping_sub(previous)));
         previous = *value;
     }
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
@@ -339,12 +368,23 @@ impl<'a> Reader<'a> {
         Ok(*array)
     }
 
-    fn terms(&mut self, preloaded: bool) -> Result<(Terms, Option<i64>), RunError> {
+    fn terms(
+        &mut self,
+        preloaded: bool,
+        partial: bool,
+    ) -> Result<(Terms, Option<i64>, Option<Since>), RunError> {
         let len = u16::from_le_bytes(self.array()?);
         let mut block = Reader(self.take(usize::from(len))?);
         let (time, ids) = (block.varint()?, block.varint()?);
         let preloaded = match preloaded {
             true => Some(block.varint()?.cast_signed()),
+            false => None,
+        };
+        let since = match partial {
+            true => Some(Since {
+                ordinal: block.varint()?,
+                time_ms: block.varint()?.checked_sub(1).map(unzigzag),
+            }),
             false => None,
         };
         let id_from = std::str::from_utf8(block.0)
@@ -354,7 +394,7 @@ impl<'a> Reader<'a> {
             ids: (ids > 0).then_some(ids),
             id_from: id_from.to_owned(),
         };
-        Ok((terms, preloaded))
+        Ok((terms, preloaded, since))
     }
 
     /// All that is left, as a column of `count` values.
@@ -366,9 +406,7 @@ impl<'a> Reader<'a> {
         let mut values = Vec::with_capacity(count);
         let mut previous = 0_i64;
         for _ in 0..count {
-            let zigzag = self.varint()?;
-            let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
-            previous = previous.wrapping_add(delta);
+            previous = previous.wrapping_add(unzigzag(self.varint()?));
             values.push(previous);
         }
         if !self.0.is_empty() {
@@ -430,6 +468,10 @@ mod tests {
                     begins,
                     preload,
                     preloaded: (begins != preload).then_some(next_offset),
+                    since: begins.then_some(Since {
+                        ordinal: first_ordinal / 2,
+                        time_ms: stream_time_ms.map(|ms| ms / 2),
+                    }),
                     ..Run::default()
                 };
                 for (fingerprint, time_ms, offset) in ids {
@@ -463,7 +505,7 @@ mod tests {
                 prop_assert_eq!(part.stream_time_ms, run.stream_time_ms);
                 prop_assert_eq!(part.next_offset, run.next_offset);
                 prop_assert_eq!(&part.terms, &run.terms);
-                prop_assert_eq!(part.preloaded, run.preloaded);
+                prop_assert_eq!((part.preloaded, part.since), (run.preloaded, run.since));
                 prop_assert_eq!((part.begins, part.preload), (run.begins && index == 0, run.preload));
                 prop_assert_eq!(part.first_ordinal, run.first_ordinal + whole.fingerprints.len() as u64);
                 whole.fingerprints.extend(part.fingerprints);

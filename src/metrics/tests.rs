@@ -45,8 +45,10 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "latency_seconds histogram",
             "mode gauge",
             "partition_active gauge",
+            "partition_last_commit_timestamp_seconds gauge",
             "paused gauge",
             "producer_rebuilds_total counter",
+            "ready gauge",
             "rebalances_total counter",
             "records_bypassed_total counter",
             "records_conflicting_total counter",
@@ -71,7 +73,11 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "transaction_records histogram",
             "transactions_total counter",
             "window_bytes gauge",
+            "window_configured_ids gauge",
+            "window_configured_seconds gauge",
+            "window_coverage_ratio gauge",
             "window_ids gauge",
+            "window_oldest_timestamp_seconds gauge",
             "window_stored_slices gauge",
         ]
     );

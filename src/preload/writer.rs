@@ -24,7 +24,7 @@ use crate::exit::Stop;
 use crate::identify::deployment_seed;
 use crate::inspect::journal_ends;
 use crate::journal::run::NO_OFFSET;
-use crate::journal::{Identity, MAX_IDS_PER_RUN, Run};
+use crate::journal::{Identity, MAX_IDS_PER_RUN, Run, Since};
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::repartition::partition_of;
@@ -149,6 +149,10 @@ impl<'a> Writer<'a> {
                     terms: Some(order.terms.clone()),
                     preload: true,
                     preloaded: Some(start_offset),
+                    since: Some(Since {
+                        ordinal: 0,
+                        time_ms: None,
+                    }),
                     ..Run::default()
                 },
                 ids: 0,
@@ -210,6 +214,9 @@ impl<'a> Writer<'a> {
     pub fn observe(&mut self, partition: usize, time_ms: i64) {
         let limited = self.order.limited(time_ms);
         let run = &mut self.scopes[partition].waiting;
+        if let Some(since) = &mut run.since {
+            since.time_ms = since.time_ms.or(Some(limited));
+        }
         run.stream_time_ms = run.stream_time_ms.max(Some(limited));
     }
 

@@ -31,7 +31,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::{Config, Start};
 use crate::exit::Stop;
-use crate::journal::{Identity, Terms};
+use crate::journal::{Identity, Since, Terms};
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::metrics::{Metrics, PartitionMetrics};
@@ -50,6 +50,8 @@ pub struct Request {
     pub journal: Option<String>,
     /// Where to begin when nothing was committed.
     pub start: Start,
+    /// The same of the input, which differs in the second of two hops.
+    pub input_start: Start,
     /// Whose runs to expect.
     pub identity: Identity,
     /// Whose seen set to look for in the store.
@@ -227,8 +229,8 @@ struct Job {
     terms: Option<Terms>,
     /// The last run that was read was written by `preload`.
     is_preload: bool,
-    /// Ordinal and time of the first run of the journal, where all of it is read.
-    first: Option<(u64, Option<i64>)>,
+    /// Where the first run of the journal begins, where all of it is read.
+    first: Option<Since>,
     /// Runs were found without a committed offset, and the offset was asked for again.
     asked_again: bool,
     /// How the seen set is being restored: warm or cold; `None` where it was known.

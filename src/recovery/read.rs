@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{HANDOVER_PATIENCE, HANDOVER_PAUSE, Jobs, Key, Located, Room, Stage, warm};
 use crate::exit::Stop;
-use crate::journal::{Run, RunError, run};
+use crate::journal::{Run, RunError, Since, run};
 use crate::metrics::Metrics;
 use crate::store::{Anchor, Damage};
 use crate::window::{SeenWindow, Sizing};
@@ -330,10 +330,8 @@ fn apply(
                     let time_ms = run.times_ms.first().copied().or(run.stream_time_ms);
                     // What was before a beginning is not asked for.
                     let ordinal = if run.begins { 0 } else { run.first_ordinal };
-                    job.first = job
-                        .first
-                        .filter(|_| !run.begins)
-                        .or(Some((ordinal, time_ms)));
+                    let first = Since { ordinal, time_ms };
+                    job.first = job.first.filter(|_| !run.begins).or(Some(first));
                 }
                 job.is_preload = run.preload;
                 job.terms = run.terms;

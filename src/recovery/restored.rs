@@ -2,10 +2,10 @@
 
 use super::locate::between_made_anew;
 use super::{Job, Key, Recovered, Request, Restored, Room, Stage};
-use crate::config::{Changed, Config};
+use crate::config::{Changed, Config, Start};
 use crate::exit::Stop;
 use crate::inspect::time;
-use crate::journal::Terms;
+use crate::journal::{Since, Terms};
 use crate::window::SeenWindow;
 
 impl Room {
@@ -121,13 +121,32 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
             "the group's offset was set back: records judged before are judged again, and their ids are remembered"
         );
     }
+    if config.journal.retention.is_some() {
+        // Runs may have expired before they were over.
+        let is_empty = located.journal_low == located.journal_high;
+        let oldest = window.oldest().filter(|_| is_empty);
+        let oldest = oldest.map(|(time_ms, ordinal)| Since {
+            ordinal,
+            time_ms: Some(time_ms),
+        });
+        if let Some(known) = first.or(oldest).filter(|known| known.ordinal > 0) {
+            window.whole_only_from(known);
+        }
+        if committed && !has_runs {
+            window.begin_here();
+        }
+    }
+    if !committed && !has_runs && !begins_with_its_input(&request, input_offset) {
+        window.begin_here();
+    }
     if let Some(earlier) = terms {
         let now = Terms::from(config);
         if earlier.id_from != now.id_from {
             id_source_changed(&request, journal, &mut window, [&earlier, &now], config)?;
         }
         if now.remember_more_than(&earlier) {
-            let whole = whole_from(&window, first, config);
+            window.grown(&earlier, first);
+            let whole = whole_from(&window, config);
             tracing::info!(topic, partition, "the window was grown: {whole}");
         }
     }
@@ -147,6 +166,15 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         committed,
         journal_next: next.max(until),
     })
+}
+
+/// Whether a group that begins here has missed nothing of its input.
+fn begins_with_its_input(request: &Request, input_offset: i64) -> bool {
+    match request.is_between_hops() {
+        // What was passed on begins where the first hop did.
+        true => request.input_start == Start::Earliest,
+        false => input_offset == 0,
+    }
 }
 
 /// The ids that are remembered are not those that records are asked for now. Whether they are the same
@@ -189,34 +217,27 @@ pub(crate) fn taken_from_elsewhere(journal: &str, earlier: &str, now: &str) -> S
     ))
 }
 
-/// From when on a window that was grown remembers all that it has to: `first` is the ordinal and the
-/// time with which the journal begins, where all of it was read.
-fn whole_from(window: &SeenWindow, first: Option<(u64, Option<i64>)>, config: &Config) -> String {
-    // How far back a preload reached, its first ids tell.
-    let first = first.filter(|_| !window.is_preloaded()).or_else(|| {
-        let (time_ms, ordinal) = window.oldest()?;
-        Some((ordinal, Some(time_ms)))
-    });
-    let (first_ordinal, first_ms) = first.unwrap_or((window.next_ordinal(), None));
-    let Some(first_ms) = first_ms
-        .or(window.stream_time_ms())
-        .filter(|_| first_ordinal > 0)
-    else {
+/// From when on a window that was grown remembers all that it has to.
+fn whole_from(window: &SeenWindow, config: &Config) -> String {
+    let Some(since) = window.since() else {
+        return "nothing was forgotten before, so it is whole".to_owned();
+    };
+    let Some(since_ms) = since.time_ms.or(window.stream_time_ms()) else {
         return "nothing was forgotten before, so it is whole".to_owned();
     };
     let by_time = config.window.time_ms.map(|ms| {
-        let until = first_ms.saturating_add(ms);
+        let until = since_ms.saturating_add(ms);
         format!("stream time has passed {}", time(until))
     });
     let by_count = config.window.ids.map(|ids| {
-        let until = first_ordinal.saturating_add(ids);
+        let until = since.ordinal.saturating_add(ids);
         let left = until.saturating_sub(window.next_ordinal());
         format!("{left} more ids were let through")
     });
     let until: Vec<String> = by_time.into_iter().chain(by_count).collect();
     format!(
         "remembered is what was let through from {} on, and all that it has to be when {}",
-        time(first_ms),
+        time(since_ms),
         until.join(", or ")
     )
 }

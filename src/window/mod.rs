@@ -16,6 +16,7 @@
 //! A verdict compares the exact time and ordinal of an id with the window (`limits`). Slices and
 //! filter only save work and memory, judged by the committed clock alone (I4).
 
+mod coverage;
 mod filter;
 mod limits;
 mod overlay;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use crate::broken::{self, Bug};
 use crate::config;
-use crate::journal::run::{NO_OFFSET, Run};
+use crate::journal::run::{NO_OFFSET, Run, Since, Terms};
 pub use crate::store::Fingerprint;
 use crate::store::{Anchor, Checkpoint, Damage, Entry, Loaded, Shelf};
 pub use filter::Counts;
@@ -130,6 +131,10 @@ pub struct SeenWindow {
     begins: bool,
     /// Where the group began after a preload, of which runs and store may know no more.
     preloaded: Option<i64>,
+    /// From where on it is whole; `None`: from the beginning of its input.
+    since: Option<Since>,
+    /// The first timestamp that the open transaction took in, where there was none before.
+    first_ms: Option<i64>,
 }
 
 /// Whether what a store holds can be gone on with.
@@ -166,6 +171,8 @@ impl SeenWindow {
             reached: None,
             begins: false,
             preloaded: None,
+            since: None,
+            first_ms: None,
         }
     }
 
@@ -250,6 +257,8 @@ impl SeenWindow {
             }),
             begins: false,
             preloaded: None,
+            since: None,
+            first_ms: None,
         };
         window.settle();
         window
@@ -262,6 +271,9 @@ impl SeenWindow {
     pub fn observe(&mut self, timestamp_ms: Option<i64>, wall_ms: i64) -> Option<i64> {
         let counted = timestamp_ms.map(|timestamp| self.limits.clamp_ahead(timestamp, wall_ms));
         let clock = &mut self.overlay.clock;
+        if clock.stream_time_ms.is_none() {
+            self.first_ms = counted;
+        }
         clock.stream_time_ms = clock.stream_time_ms.max(counted);
         counted
     }
@@ -358,11 +370,62 @@ impl SeenWindow {
     /// What a run tells that was taken in before, of which only its ids are known.
     pub fn note(&mut self, run: &Run) {
         self.preloaded = run.preloaded.or(self.preloaded);
+        self.since = run.since;
     }
 
     /// Whether ids were preloaded.
     pub fn is_preloaded(&self) -> bool {
         self.preloaded.is_some()
+    }
+
+    /// From where on it is whole; `None`: from the beginning of its input.
+    pub fn since(&self) -> Option<Since> {
+        self.since
+    }
+
+    /// The share of the configured window, from 0 to 1, of which it remembers all that was let through. Below 1,
+    /// an id may be let through once more. O(1).
+    pub fn coverage(&self) -> f64 {
+        coverage::coverage(self.since, &self.limits, &self.committed)
+    }
+
+    /// What was let through before now is not known: the group has not begun where its input does, or runs
+    /// have expired.
+    pub fn begin_here(&mut self) {
+        self.whole_only_from(Since {
+            ordinal: self.committed.next_ordinal,
+            time_ms: self.committed.stream_time_ms,
+        });
+    }
+
+    /// What was let through before that is not known, as older runs are gone.
+    pub fn whole_only_from(&mut self, since: Since) {
+        self.since = Some(
+            self.since
+                .map_or(since, |known| coverage::later(known, since)),
+        );
+    }
+
+    /// It was kept under terms that remember less, so what these forget is not known; but all that is in the journal
+    /// is, where it was read from its first run on (`first`).
+    pub fn grown(&mut self, earlier: &Terms, first: Option<Since>) {
+        if first.is_some_and(|first| first.ordinal == 0) {
+            return;
+        }
+        let clock = self.committed;
+        let (oldest_ms, ordinal) = match self.oldest() {
+            Some((oldest_ms, ordinal)) => (Some(oldest_ms), ordinal),
+            None => (clock.stream_time_ms, clock.next_ordinal),
+        };
+        let by_time = earlier.time_ms.zip(clock.stream_time_ms);
+        let kept_ms = by_time.map(|(time, now)| now.saturating_sub_unsigned(time));
+        let by_count = earlier.ids.filter(|_| earlier.time_ms.is_none());
+        let by_count = by_count.map(|ids| clock.next_ordinal.saturating_sub(ids));
+        let kept = Since {
+            ordinal: by_count.map_or(ordinal, |it| it.min(ordinal)),
+            time_ms: oldest_ms.into_iter().chain(kept_ms).min(),
+        };
+        self.whole_only_from(first.map_or(kept, |first| coverage::earlier(first, kept)));
     }
 
     /// Forgets all ids, now and for every start to come: the next run says that the seen set begins
@@ -371,6 +434,7 @@ impl SeenWindow {
     pub fn forget(&mut self) {
         self.slices.forget(&self.committed);
         self.begins = true;
+        self.begin_here();
         self.settle();
     }
 
@@ -380,8 +444,18 @@ impl SeenWindow {
         Run {
             begins: self.begins,
             preloaded: self.preloaded,
+            since: self.pending_since(),
             ..self.overlay.to_run(identity, next_offset)
         }
+    }
+
+    /// With the time that was not known before.
+    fn pending_since(&self) -> Option<Since> {
+        let pending_ms = self.first_ms.or(self.overlay.clock.stream_time_ms);
+        self.since.map(|since| Since {
+            time_ms: since.time_ms.or(pending_ms),
+            ..since
+        })
     }
 
     /// The transaction has committed, and wrote runs: its overlay becomes part of the window, and
@@ -390,6 +464,7 @@ impl SeenWindow {
     pub fn merge(&mut self, first_run: i64, last_run: Anchor, next_offset: i64) {
         let mut before = self.checkpoint();
         let first_ordinal = self.committed.next_ordinal;
+        self.since = self.pending_since();
         self.committed = self.overlay.clock;
         self.begins = false;
         if broken::has(Bug::CheckpointAheadOfIds) {
@@ -421,6 +496,7 @@ impl SeenWindow {
         if broken::has(Bug::OverlayKeptAfterAbort) {
             return;
         }
+        self.first_ms = None;
         self.overlay.reset(self.committed);
     }
 
@@ -591,6 +667,7 @@ impl SeenWindow {
     /// Frees what is over, and opens an empty overlay where the committed state stands.
     fn settle(&mut self) {
         self.slices.age_out(&self.committed);
+        self.first_ms = None;
         self.overlay.reset(self.committed);
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::Window;
 use crate::store::{Lineage, Store};
@@ -386,4 +388,102 @@ fn a_forgotten_id_is_new_again_in_memory_in_slices_and_from_the_journal() {
             ));
         }
     }
+}
+
+proptest! {
+    /// Of a group that began in the middle: where the window says that it is covered, each id of all that was ever
+    /// let through that must be remembered is; and it says so when what came before is over.
+    #[test]
+    fn a_covered_window_misses_nothing(
+        before in prop::collection::vec(0_i64..50, 0..20),
+        steps in prop::collection::vec((0_i64..50, 0_u8..8), 1..80),
+        time_ms in prop::option::of(1_i64..400),
+        ids in prop::option::of(1_u64..40),
+    ) {
+        prop_assume!(time_ms.is_some() || ids.is_some());
+        let limits = Window { time_ms, ids, ..HOUR };
+        let mut window = new_window(limits);
+        // What another group let through: time and ordinal, counted back from where this one begins.
+        let mut now = 0;
+        let mut history = Vec::new();
+        for step in &before {
+            now += step;
+            history.push(now);
+        }
+        let unknown = history.len();
+        window.begin_here();
+        let mut run = Run::default();
+        for (number, (step, fate)) in (0_i64..).zip(steps) {
+            now += step;
+            window.observe(Some(now), i64::MAX);
+            judge(&mut window, number as u128, number);
+            if fate == 0 {
+                window.discard();
+                continue;
+            }
+            history.push(now);
+            run = window.pending_run(7, number);
+            merge(&mut window, number);
+            let within = |(at, time): &(usize, &i64)| {
+                let later = (history.len() - 1 - at) as u64;
+                time_ms.is_none_or(|limit| now - **time <= limit) && ids.is_none_or(|limit| later < limit)
+            };
+            let missed = history.iter().enumerate().filter(within).any(|(at, _)| at < unknown);
+            prop_assert!(window.coverage() < 1.0 || !missed, "{:?}", window.since());
+            prop_assert!((0.0..=1.0).contains(&window.coverage()));
+        }
+        // A start that reads the journal knows the same.
+        if window.checkpoint().is_some() {
+            let mut again = new_window(limits);
+            let last = Anchor { offset: 0, checksum: 0 };
+            again.apply(&run, last).unwrap();
+            prop_assert_eq!(again.since(), window.since());
+            prop_assert_eq!(again.coverage(), window.coverage());
+        }
+    }
+}
+
+#[test]
+fn coverage_falls_where_less_is_known() {
+    let mut window = new_window(HOUR);
+    let pass = |window: &mut SeenWindow, time_ms: i64| {
+        window.observe(Some(time_ms), i64::MAX);
+        judge(window, time_ms as u128, 0);
+        merge(window, time_ms);
+    };
+    pass(&mut window, 0);
+    assert!((window.coverage() - 1.0).abs() < 1e-9, "from the beginning");
+    window.forget();
+    assert!(window.coverage() < 1e-9, "forgotten");
+    pass(&mut window, 900_000);
+    assert!((window.coverage() - 0.25).abs() < 1e-9);
+    pass(&mut window, 3_600_000);
+    assert!((window.coverage() - 1.0).abs() < 1e-9);
+
+    // Kept for an hour, and asked for two now: ids of half of it may have been forgotten.
+    let earlier = Terms {
+        time_ms: Some(3_600_000),
+        ..Terms::default()
+    };
+    let two_hours = Window {
+        time_ms: Some(7_200_000),
+        ..HOUR
+    };
+    let mut window = new_window(two_hours);
+    for time_ms in [0, 10_000_000, 14_400_000] {
+        pass(&mut window, time_ms);
+    }
+    let whole = Since {
+        ordinal: 0,
+        time_ms: Some(0),
+    };
+    window.grown(&earlier, Some(whole));
+    assert!((window.coverage() - 1.0).abs() < 1e-9, "nothing is gone");
+    let trimmed = Since {
+        ordinal: 1,
+        time_ms: Some(10_000_000),
+    };
+    window.grown(&earlier, Some(trimmed));
+    let covered = 4_400_000.0 / 7_200_000.0;
+    assert!((window.coverage() - covered).abs() < 1e-9);
 }

@@ -119,6 +119,7 @@ impl Worker {
                 Hop::Second { .. } => Start::Earliest,
                 Hop::Only | Hop::First { .. } => self.config.input.start,
             },
+            input_start: self.config.input.start,
             identity: topic.identity(self.seed, partition),
             input: topic.input().to_owned(),
             to_begin_anew: topic.to_begin_anew(&self.config.kafka.group_id),
@@ -193,6 +194,7 @@ impl Worker {
             passed_trimmed_to: 0,
             judged_ms: None,
             committed_ms: None,
+            last_commit_ms: None,
             passed: None,
             pace: Pace::new(input_offset, input_end),
         };

@@ -189,6 +189,8 @@ pub struct Scope {
     /// Timestamps of the last record that was judged, and of the last one that was committed.
     pub judged_ms: Option<i64>,
     pub committed_ms: Option<i64>,
+    /// When, by the wall clock.
+    pub last_commit_ms: Option<i64>,
     /// A position beyond `next_offset`, with no record in between, and since when it has been there.
     pub passed: Option<(i64, Instant)>,
     pub metrics: PartitionMetrics,
@@ -325,6 +327,7 @@ impl Scope {
         self.must_write_run &= self.topic.is_judged();
         self.committed_offset = self.next_offset;
         self.committed_ms = self.judged_ms;
+        self.last_commit_ms = Some(wall_clock_ms());
         self.touched = false;
         self.refused = self.refused.split_off(&self.next_offset);
         self.suspects = self.suspects.split_off(&self.next_offset);
@@ -384,6 +387,12 @@ impl Scope {
         self.metrics
             .window_bytes
             .set(i64::try_from(self.window.memory_bytes()).unwrap_or(i64::MAX));
+        self.metrics.coverage.set(self.window.coverage());
+        let committed = self.last_commit_ms.unwrap_or(0) as f64 / 1000.0;
+        self.metrics.last_commit.set(committed);
+        let oldest = self.window.oldest();
+        let oldest = oldest.map_or(0.0, |(time_ms, _)| time_ms as f64 / 1000.0);
+        self.metrics.oldest.set(oldest);
         if let Some(stream_time) = self.window.stream_time_ms() {
             self.metrics.stream_time.set(stream_time as f64 / 1000.0);
         }

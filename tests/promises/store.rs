@@ -379,3 +379,64 @@ fn scope_dir(deployment: &Deployment) -> PathBuf {
     let mut dirs = fs::read_dir(store).expect("a store").flatten();
     dirs.next().expect("a scope").path()
 }
+
+/// How much of the window is covered: known after every kind of start, and less where it begins or grows.
+#[test]
+fn what_the_window_covers_is_known_to_every_start() {
+    let mut it = Deployment::new("covers", 1, "window: {time: 100s}\n");
+    it.extra += &format!("input: {{topics: [{}], start: latest}}\n", it.input);
+    let begin = now_ms() - 3_600_000;
+    let record = |second: i64| Rec::with_id(second.to_string(), begin + second * 1000);
+    it.kafka.produce(&it.input, 0, &[record(0)]);
+    let pass = |it: &Deployment, second: i64| {
+        it.kafka.produce(&it.input, 0, &[record(second)]);
+        it.wait_until_caught_up(PATIENCE);
+    };
+    let covers = |instance: &Instance, share: f64| {
+        wait_for("a coverage", PATIENCE, || {
+            let now = instance.try_metric("kafka_dedup_window_coverage_ratio");
+            now.is_some_and(|now| (now - share).abs() < 1e-6)
+        });
+    };
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    wait_for("the start position", PATIENCE, || {
+        it.kafka.committed(&it.group, &it.input, 0) == Some(1)
+    });
+    covers(&instance, 0.0);
+    pass(&it, 100);
+    covers(&instance, 0.0);
+    pass(&it, 150);
+    covers(&instance, 0.5);
+    let (_, status) = instance.get("/metrics").expect("an answer");
+    assert!(
+        status.contains("kafka_dedup_window_configured_seconds 100\n"),
+        "{status}"
+    );
+    assert!(instance.terminate().success());
+
+    // Warm, cold, and as it goes on.
+    let mut warm = it.start("one");
+    covers(&warm, 0.5);
+    assert!(warm.terminate().success());
+    let mut cold = it.start("two");
+    covers(&cold, 0.5);
+    pass(&it, 175);
+    covers(&cold, 0.75);
+    pass(&it, 200);
+    covers(&cold, 1.0);
+    assert!(cold.terminate().success());
+
+    // Grown: all that was let through is still in the journal, from second 100 on.
+    it.extra = it.extra.replace("100s", "400s");
+    let mut grown = it.start("two");
+    covers(&grown, 0.25);
+    assert!(grown.terminate().success());
+
+    let whole = Deployment::new("covers-all", 1, "");
+    whole.kafka.produce(&whole.input, 0, &[record(0)]);
+    let mut instance = whole.start("one");
+    whole.wait_until_caught_up(PATIENCE);
+    covers(&instance, 1.0);
+    assert!(instance.terminate().success());
+}

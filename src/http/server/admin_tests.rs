@@ -279,6 +279,8 @@ fn row(topic: &str) -> PartitionStatus {
         next_offset: None,
         lag: None,
         stream_time_ms: None,
+        coverage: None,
+        last_commit_ms: None,
         ids: 0,
         slices: 0,
         restore_remaining: None,
