@@ -22,6 +22,7 @@ mod memory;
 mod restart;
 mod restore;
 mod results;
+mod scrape;
 mod stream;
 mod verdict;
 mod yardsticks;
@@ -30,7 +31,7 @@ use results::Size;
 
 type Question = (&'static str, fn(Size));
 
-const QUESTIONS: [Question; 8] = [
+const QUESTIONS: [Question; 9] = [
     ("filter", filter::run),
     ("verdict", verdict::run),
     ("lookup", lookup::run),
@@ -39,6 +40,7 @@ const QUESTIONS: [Question; 8] = [
     ("disk", disk::run),
     ("restart", restart::run),
     ("restore", restore::run),
+    ("scrape", scrape::run),
 ];
 
 fn main() {

@@ -120,10 +120,15 @@ fn run_workers(config: &Arc<Config>, shared: &Shared) -> Result<(), Stop> {
         .collect();
     drop(ended);
     // A step waits for a transaction and its abort at most; the rest is room for slow brokers and disks.
-    let limit = 2 * config.transaction.timeout + STEP_LIMIT;
+    let limit = 2 * config.transaction.timeout + step_limit();
     let watchdog = Watchdog::new(Arc::clone(&shared.pulses), LOOK, limit);
     let shutdown = &shared.shutdown;
     supervise(workers, &worker_ended, shutdown, LEAVE_TIMEOUT, watchdog)
+}
+
+fn step_limit() -> Duration {
+    fail::fail_point!("step-limit", |_| Duration::from_secs(3));
+    STEP_LIMIT
 }
 
 /// Two threads: HTTP and signals need no more, the records run on the workers' own.

@@ -118,3 +118,28 @@ fn how_far_behind_it_is_and_how_long_records_take_is_measured() {
     assert!((60.0..90.0).contains(&(sum / count)), "{sum} of {count}");
     assert!(instance.terminate().success());
 }
+
+/// A worker that does not come back from a step is noticed, and the process ends, so that it can be started again.
+#[test]
+fn a_worker_that_hangs_ends_the_process_and_is_named_with_its_step() {
+    let it = Deployment::new("hangs", 1, "transaction: {interval: 30ms, timeout: 1s}\n");
+    let records: Vec<Rec> = (0..100)
+        .map(|n| Rec::with_id(format!("{n}"), now_ms()))
+        .collect();
+    it.kafka.produce(&it.input, 0, &records);
+    let patience = Duration::from_secs(60);
+    let mut hangs = it.start_with(
+        "one",
+        &[("assigned", "sleep(86400000)"), ("step-limit", "return")],
+    );
+    assert_eq!(hangs.wait(patience).code(), Some(75));
+    let log = hangs.log_text();
+    assert!(
+        log.contains("worker 0 has been handing partitions over for"),
+        "{log}"
+    );
+    let mut after = it.start("one");
+    it.wait_until_caught_up(patience);
+    assert!(after.terminate().success());
+    assert_eq!(it.kafka.read_partition(&it.output, 0).len(), 100);
+}
