@@ -6,6 +6,8 @@
 mod admin;
 pub mod check;
 mod clock;
+pub mod colours;
+mod describe;
 pub mod logging;
 pub mod run;
 mod signals;
@@ -14,12 +16,14 @@ mod watchdog;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::check::CheckArgs;
+use crate::cli::describe::{CompletionsArgs, ManArgs};
+use crate::cli::run::RunArgs;
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
 use crate::inspect::{self, ExportArgs, InspectArgs};
@@ -63,20 +67,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Discard duplicates until told to stop
-    Run {
-        /// Configuration file (YAML)
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Run(RunArgs),
     /// Check config, brokers, topics and permissions, and say what `run` would do
-    Check {
-        /// Configuration file (YAML)
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-        /// Check the file alone, without Kafka
-        #[arg(long)]
-        offline: bool,
-    },
+    Check(CheckArgs),
     /// Say how many duplicates a topic holds, and of what age, before anything is deployed
     Scan(Box<ScanArgs>),
     /// Say what memory, disk, journal and traffic a rate and a window take
@@ -93,6 +86,10 @@ enum Command {
     Admin(AdminArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
+    /// Print what a shell needs to complete commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }
 
 /// Runs the command that the arguments name (the first is the program), to its end. Returns a
@@ -109,9 +106,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // The panic hook has said where; AssertUnwindSafe: nothing is used after it but the status.
     let ended = catch_unwind(AssertUnwindSafe(|| cli.command.execute()));
     match ended.unwrap_or_else(|_| Err(Stop::internal(DEFECT))) {
-        Ok(()) => exit_code(Status::Done),
+        Ok(()) => {
+            logging::finish();
+            exit_code(Status::Done)
+        }
         Err(stop) => {
-            last_line(&stop);
+            logging::last_line(stop.status as u8, &stop.sentence);
             exit_code(stop.status)
         }
     }
@@ -123,8 +123,8 @@ const DEFECT: &str =
 impl Command {
     fn execute(self) -> Result<(), Stop> {
         match self {
-            Self::Run { config } => run::run(&config),
-            Self::Check { config, offline } => check::run(&config, offline),
+            Self::Run(arguments) => run::run(&arguments.config),
+            Self::Check(arguments) => check::run(&arguments),
             Self::Scan(arguments) => scan::run(*arguments),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Preload(arguments) => preload::run(&arguments),
@@ -133,6 +133,8 @@ impl Command {
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Admin(arguments) => admin::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
+            Self::Completions(arguments) => describe::completions(&arguments),
+            Self::Man(arguments) => describe::man(&arguments),
         }
     }
 }
@@ -148,16 +150,6 @@ fn usage_status(answer: &clap::Error) -> Status {
 
 fn exit_code(status: Status) -> ExitCode {
     ExitCode::from(status as u8)
-}
-
-/// As a log event where a log is kept (so that a JSON log stays one), else as plain text.
-fn last_line(stop: &Stop) {
-    let status = stop.status as u8;
-    if tracing::event_enabled!(tracing::Level::ERROR) {
-        tracing::error!(status, "{stop}");
-    } else {
-        eprintln!("kafka-dedup: {stop}");
-    }
 }
 
 #[cfg(test)]
@@ -245,9 +237,9 @@ mod tests {
     #[test]
     fn check_takes_a_file_and_offline() {
         let cli = parse(&["check", "-c", "f.yaml", "--offline"]).expect("good usage");
-        let Command::Check { config, offline } = cli.command else {
+        let Command::Check(check) = cli.command else {
             panic!("another command")
         };
-        assert_eq!((config, offline), (PathBuf::from("f.yaml"), true));
+        assert!(check.offline && !check.json && check.config.ends_with("f.yaml"));
     }
 }

@@ -1,7 +1,7 @@
 //! `run`: read the config, say what will be done, bind the listeners, start the workers, wait for
 //! their end. From top to bottom that is the life of the process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -31,6 +31,27 @@ use crate::worker::{self, Pulse, Sentinels, Shared};
 const HTTP_END_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a worker may stay at one step, beyond two transaction time-outs.
 const STEP_LIMIT: Duration = Duration::from_secs(300);
+
+const NOTES: &str = "\
+It stops with SIGTERM or Ctrl-C: what is open is committed, and partitions are given back. A second
+signal ends it at once; nothing is lost then, and the next start ends the open transaction. It logs to
+standard error (log.level, log.format), and says at http.listen how it is: /readyz?verbose, /metrics.
+
+Examples:
+  kafka-dedup run -c dedup.yaml
+  KAFKA_DEDUP__LOG__FORMAT=json kafka-dedup run -c dedup.yaml
+
+Exit status: 0 stopped when asked, 64 bad usage or config, 69 Kafka unreachable at start, 70 defect,
+75 a restart helps, 78 the environment contradicts the config.";
+
+/// `kafka-dedup run`
+#[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
+pub struct RunArgs {
+    /// Configuration file (YAML)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
 
 /// Runs the service until it is told to stop.
 ///

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::logging;
 use crate::exit::Stop;
 use crate::http::{Condition, Health};
 
@@ -46,6 +47,7 @@ impl Signals {
         tracing::warn!(
             "second signal ({name}): leaving at once; the next start ends the open transaction"
         );
+        logging::finish();
         leave(128 + number);
     }
 

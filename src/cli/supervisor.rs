@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cli::clock::WallClock;
+use crate::cli::logging;
 use crate::cli::watchdog::Watchdog;
 use crate::exit::Stop;
 
@@ -49,6 +50,7 @@ pub fn supervise(
     while !running.is_empty() {
         clock.look()?;
         watchdog.look(&running)?;
+        logging::catch_up();
         let news = match ended.recv_timeout(LOOK) {
             Ok(news) => Some(news),
             Err(RecvTimeoutError::Timeout) => None,
