@@ -34,8 +34,8 @@ pub struct CheckArgs {
 }
 
 const NOTES: &str = "\
-What it does: reads the file, prints every value in effect (secrets redacted), asks the cluster for what
-`run` would need, and says what stands in its way. It creates and changes nothing, and joins no group.
+What it does: reads the file, prints every value in effect (secrets redacted), asks the cluster
+for what `run` would need, and says what stands in its way. It creates and changes nothing.
 Marks: ok, warn (it works, but a person should know), FAIL (run would not work).
 
 Examples:

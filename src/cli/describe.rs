@@ -63,7 +63,8 @@ pub fn completions(arguments: &CompletionsArgs) -> Result<(), Stop> {
 /// # Errors
 /// 70 where a page cannot be written.
 pub fn man(arguments: &ManArgs) -> Result<(), Stop> {
-    let program = Cli::command();
+    // A page of its own for the command `help` would say nothing.
+    let program = Cli::command().disable_help_subcommand(true);
     let Some(dir) = &arguments.dir else {
         let page = page(program).map_err(|error| unwritten(Path::new("-"), &error))?;
         print(&page);

@@ -14,7 +14,9 @@ use crate::cli::logging;
 use crate::cli::signals::Signals;
 use crate::cli::supervisor::{LEAVE_TIMEOUT, LOOK, supervise};
 use crate::cli::watchdog::Watchdog;
-use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window, environment, load};
+use crate::config::{
+    Changed, Config, IdSource, Missing, Mode, SideTopic, TopicPattern, Window, environment, load,
+};
 use crate::control::Control;
 use crate::exit::Stop;
 use crate::http::admin::Admin;
@@ -156,31 +158,69 @@ fn start_runtime() -> Result<Runtime, Stop> {
         .map_err(|error| Stop::internal(format!("the HTTP threads cannot be started: {error}")))
 }
 
-/// One event that says what this process is about to do.
+/// What this process is about to do: a sentence, with all that it follows from as fields; and a line of its
+/// own for each thing that is unusual. No secret is in them.
 fn announce(config: &Config, file: &Path) {
+    let (_, client) = rdkafka::util::get_rdkafka_version();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        librdkafka = client,
         file = %file.display(),
         bootstrap_servers = config.kafka.bootstrap_servers,
-        group = config.kafka.group_id,
         instance = config.kafka.instance_id,
-        mode = config.mode.as_str(),
-        inputs = inputs(&config.input.topics),
-        output = config.output.topic.0,
+        static_membership = config.kafka.static_membership,
+        start = ?config.input.start,
+        missing_id = ?config.id.missing,
+        schemas = config.schemas.as_ref().map(|it| it.registry.as_str()),
+        refresh = config.window.refresh,
         duplicates = side_topic(&config.duplicates),
         rejected = side_topic(&config.rejected),
         journal = config.journal.topic.0,
         store = %config.store.path.display(),
-        id = id_source(&config.id.from),
-        schemas = config.schemas.as_ref().map(|it| it.registry.as_str()),
-        missing_id = ?config.id.missing,
-        window = window(&config.window),
-        refresh = config.window.refresh,
         workers = config.workers,
+        transaction = %humantime::format_duration(config.transaction.interval),
         listen = %config.http.listen,
         admin = %config.http.admin,
-        "kafka-dedup starts"
+        "kafka-dedup starts: {} -> {}, group {}, mode {}, ids from {}, window {}, scope {}",
+        inputs(&config.input.topics),
+        config.output.topic.0,
+        config.kafka.group_id,
+        config.mode.as_str(),
+        id_source(&config.id.from),
+        window(&config.window),
+        config.scope.as_str(),
     );
+    for unusual in unusual(config) {
+        tracing::warn!("{unusual}");
+    }
+}
+
+/// What a person who did not write the file would not expect.
+fn unusual(config: &Config) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    match config.mode {
+        Mode::Filter => {}
+        Mode::Mark => all.push(
+            "mode is mark: duplicates are left in the output, with headers that say so. That is what the file asks for",
+        ),
+        Mode::Observe => all.push(
+            "mode is observe: nothing is written to the output, verdicts are only counted. That is what the file asks for",
+        ),
+    }
+    if config.id.missing == Missing::Drop {
+        all.push(
+            "id.missing is drop: records without an id are discarded, and counted. That is what the file asks for",
+        );
+    }
+    if config.id.changed != Changed::Refuse {
+        all.push(
+            "id.changed is set: where id.from is another than before, the service starts all the same. Take it out when it has",
+        );
+    }
+    if cfg!(any(feature = "failpoints", feature = "broken")) {
+        all.push("this is a build for tests: it can be told to fail. Do not use it for records that matter");
+    }
+    all
 }
 
 fn inputs(topics: &[TopicPattern]) -> String {

@@ -7,7 +7,7 @@ use std::thread;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::exit::Stop;
+use crate::exit::{Stop, leave};
 
 /// Whether somebody asked the command to end.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Interrupt {
                 loop {
                     tokio::select! { _ = ctrl_c.recv() => (), _ = term.recv() => () }
                     if flag.swap(true, Relaxed) {
-                        std::process::exit(130);
+                        leave(130);
                     }
                 }
             });

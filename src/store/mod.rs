@@ -242,7 +242,9 @@ impl Store {
         let paused = paused_until.take();
         drop(paused_until);
         if paused.is_some() {
-            tracing::info!("the store can be written again");
+            tracing::info!(
+                "the store can be written again; slices that waited in memory go to the disk"
+            );
         }
         self.tell_ready();
     }

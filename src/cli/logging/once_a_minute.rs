@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogFormat;
@@ -71,7 +71,9 @@ struct Kind {
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     /// It is written, after so many were left out.
-    Written { left_out: u64 },
+    Written {
+        left_out: u64,
+    },
     /// It is counted, and its text is wanted.
     Kept,
     Counted,

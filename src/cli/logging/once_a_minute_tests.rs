@@ -85,7 +85,9 @@ fn a_line_that_repeats_is_written_once_a_minute_with_the_count_of_the_others() {
 fn what_does_not_come_again_is_told_when_its_minute_is_over() {
     for format in [LogFormat::Text, LogFormat::Json] {
         let lines = fresh();
-        written(format, lines, || (0..3).for_each(|millis| away("t", 0, millis)));
+        written(format, lines, || {
+            (0..3).for_each(|millis| away("t", 0, millis))
+        });
         let_a_minute_pass(lines);
         let told = written(format, lines, || tracing::info!("something else"));
         assert_eq!(told.len(), 2, "{told:?}");
@@ -148,7 +150,10 @@ fn an_event_is_one_line_and_a_json_line_is_an_object() {
     });
     assert_eq!(text.len(), 1, "{text:?}");
     assert!(!text[0].contains(char::is_control), "{text:?}");
-    assert_eq!(one_line("\x1b[31mred\x1b[0m\x1b[2J", true), "\x1b[31mred\x1b[0m\\u{1b}[2J\n");
+    assert_eq!(
+        one_line("\x1b[31mred\x1b[0m\x1b[2J", true),
+        "\x1b[31mred\x1b[0m\\u{1b}[2J\n"
+    );
     let lines = fresh();
     let log = || {
         tracing::warn!(topic = hostile, error = %hostile, partition = 1, "{hostile}");
