@@ -54,6 +54,14 @@ pub fn completions(arguments: &CompletionsArgs) -> Result<(), Stop> {
         "kafka-dedup",
         &mut script,
     );
+    if arguments.shell == Shell::Bash {
+        // clap_complete 4.6.11 spells a program's name with a hyphen in two ways, so that no command's
+        // flags would be completed.
+        let text = String::from_utf8_lossy(&script);
+        script = text
+            .replace("kafka__subcmd__dedup", "kafka__dedup")
+            .into_bytes();
+    }
     print(&script);
     Ok(())
 }

@@ -74,8 +74,11 @@ impl Health {
                 changed = held.condition.word() != word;
                 if changed {
                     let lasted = since.duration_since(held.since).unwrap_or_default();
-                    let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
-                    before = format!(" (was {} for {lasted})", held.condition.word());
+                    let lasted = Duration::from_secs(lasted.as_secs());
+                    if !lasted.is_zero() {
+                        let lasted = humantime::format_duration(lasted);
+                        before = format!(" (was {} for {lasted})", held.condition.word());
+                    }
                 } else {
                     since = held.since;
                 }

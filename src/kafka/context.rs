@@ -3,6 +3,7 @@
 //! A cluster that is away produces hundreds of such lines; the log leaves out what repeats. The last
 //! error is kept for sentences such as "Kafka could not be reached; last error: ...".
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,7 +60,7 @@ impl ClientContext for Logged {
             debug!(target: "rdkafka", fac, "{log_message}");
             return;
         }
-        let line = log_message;
+        let line = without_count(log_message);
         match level {
             Emerg | Alert | Critical => error!(target: "rdkafka", fac, "{line}"),
             // An error of one connection; librdkafka goes on trying by itself.
@@ -72,7 +73,15 @@ impl ClientContext for Logged {
         let reason = without_secrets(reason);
         self.shared.errors.fetch_add(1, Ordering::Relaxed);
         self.keep(&error, reason);
-        warn!(target: "rdkafka", %error, "{reason}");
+        match error.rdkafka_error_code() {
+            // There is a line of the log for each of these.
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => debug!(target: "rdkafka", %error, "{reason}"),
+            _ => warn!(target: "rdkafka", %error, "{reason}"),
+        }
     }
 }
 
@@ -86,6 +95,17 @@ fn without_secrets(line: &str) -> &str {
         Some(at) => &line[..at + QUOTED.len()],
         None => line,
     }
+}
+
+/// librdkafka counts by itself what it leaves out, in some lines and not in others that are alike.
+fn without_count(line: &str) -> Cow<'_, str> {
+    const COUNTED: &str = " identical error(s) suppressed";
+    if let Some(end) = line.find(COUNTED)
+        && let Some(begin) = line[..end].rfind(", ")
+    {
+        return Cow::Owned([&line[..begin], &line[end + COUNTED.len()..]].concat());
+    }
+    Cow::Borrowed(line)
 }
 
 /// What a person can do about the last error; empty where nothing more is known.
@@ -109,6 +129,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_count_of_the_client_library_is_not_repeated() {
+        let line =
+            "Connect failed: refused (after 0ms in state CONNECT, 3 identical error(s) suppressed)";
+        let without = "Connect failed: refused (after 0ms in state CONNECT)";
+        assert_eq!(without_count(line), without);
+        assert_eq!(without_count(without), without);
+    }
 
     #[test]
     fn the_last_error_is_kept_and_shared_by_clones() {

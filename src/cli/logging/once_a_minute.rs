@@ -6,7 +6,8 @@
 //!
 //! Lines are alike when they come from the same place in the code and speak of the same things (the
 //! fields of [`EXACT`]), whatever numbers are in them. The last one that was left out is kept, and is
-//! written when its minute is over, or when the process ends: nothing that happened stays untold.
+//! written when its minute is over, with the time at which it happened; what is left at the end is
+//! counted.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write as _};
@@ -129,10 +130,10 @@ impl Lines {
         print(overdue, format);
     }
 
-    /// Writes all that was left out, at the end.
-    pub fn finish(&self, format: LogFormat) {
-        let kinds = take(&mut self.lock().kinds);
-        print(kinds.into_values().filter_map(Kind::untold), format);
+    /// How many lines were left out and not told of.
+    pub fn untold(&self) -> u64 {
+        let seen = self.lock();
+        seen.kinds.values().map(|kind| kind.left_out).sum()
     }
 
     /// Whole even where a holder panicked: a panic is itself logged.
@@ -151,12 +152,16 @@ impl Seen {
         let over = |kind: &&mut Kind| now.duration_since(kind.written) >= QUIET;
         let mut untold = Vec::new();
         for kind in self.kinds.values_mut().filter(over) {
-            if let Some((_, text)) = kind.kept.take() {
-                untold.push((text, take(&mut kind.left_out).saturating_sub(1)));
+            if let Some((made, text)) = kind.kept.take() {
+                untold.push((made, text, take(&mut kind.left_out).saturating_sub(1)));
                 kind.written = now;
             }
         }
+        untold.sort_by_key(|(made, _, _)| *made);
         untold
+            .into_iter()
+            .map(|(_, text, left_out)| (text, left_out))
+            .collect()
     }
 
     fn forget_oldest(&mut self) -> Option<(String, u64)> {
