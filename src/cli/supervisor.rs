@@ -68,7 +68,13 @@ pub fn supervise(
                 if first_failure.is_some() {
                     tracing::error!(worker, "worker {worker} also failed: {stop}");
                 } else {
-                    tracing::error!(worker, "worker {worker} failed, the others leave: {stop}");
+                    // Of a single one the last line says it all.
+                    if !running.is_empty() {
+                        tracing::error!(
+                            worker,
+                            "worker {worker} failed, the others commit what is open and leave: {stop}"
+                        );
+                    }
                     first_failure = Some(stop);
                 }
                 shutdown.store(true, Ordering::SeqCst);

@@ -70,9 +70,9 @@ impl ClientContext for Logged {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = without_secrets(reason);
+        let reason = without_count(without_secrets(reason));
         self.shared.errors.fetch_add(1, Ordering::Relaxed);
-        self.keep(&error, reason);
+        self.keep(&error, &reason);
         match error.rdkafka_error_code() {
             // There is a line of the log for each of these.
             Some(
@@ -80,7 +80,7 @@ impl ClientContext for Logged {
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::OperationTimedOut,
             ) => debug!(target: "rdkafka", %error, "{reason}"),
-            _ => warn!(target: "rdkafka", %error, "{reason}"),
+            _ => warn!(target: "rdkafka", %error, "{reason}{}", advice(&reason)),
         }
     }
 }
