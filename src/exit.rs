@@ -91,6 +91,14 @@ impl fmt::Display for Stop {
 
 impl std::error::Error for Stop {}
 
+/// Ends the process without exit handlers: librdkafka's threads still run, and the handlers of the
+/// libraries they use would free what they hold.
+#[allow(unsafe_code)]
+pub fn leave(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions and does not return.
+    unsafe { libc::_exit(status) }
+}
+
 /// Ends the process as `kill -9` does, for fault tests. Not part of a release.
 #[cfg(feature = "failpoints")]
 #[allow(unsafe_code)]

@@ -58,6 +58,25 @@ fn a_demo_that_is_killed_takes_its_broker_with_it() {
     }
 }
 
+#[test]
+fn a_demo_that_is_interrupted_ends_with_130_and_leaves_nothing_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = demo(dir.path(), &[])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let broker = broker_address(dir.path(), &mut child);
+    let pid = i32::try_from(child.id()).unwrap();
+    // SAFETY: kill takes two plain integers; the child has not been waited for, so the id is its.
+    unsafe { libc::kill(pid, libc::SIGINT) };
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    let last = said.trim_end().lines().last().unwrap();
+    assert!(last.contains("nothing is left running"), "{said}");
+    assert!(TcpStream::connect(broker).is_err(), "the broker is");
+}
+
 /// Waits until the demo has configured the service, which it does when the broker is up.
 fn broker_address(dir: &Path, demo: &mut Child) -> SocketAddr {
     loop {

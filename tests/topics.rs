@@ -2,12 +2,12 @@
 //! as promised, and that `check` says so before and changes nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use kafka_dedup::cli::check;
+use kafka_dedup::cli::check::{self, CheckArgs};
 use kafka_dedup::config::{Config, from_str};
 use kafka_dedup::demo::broker::Cluster;
 use kafka_dedup::exit::Status;
@@ -150,7 +150,7 @@ impl Deployment {
         let dir = TempDir::new().expect("a directory");
         let path: PathBuf = dir.path().join("dedup.yaml");
         std::fs::write(&path, &self.text).expect("a file");
-        let end = check::run(&path, false);
+        let end = check::run(&asked(&path, false));
         let after = list(&self.admin).expect("topics");
         let after: Vec<_> = after
             .iter()
@@ -316,6 +316,14 @@ fn check_finds_a_journal_that_lost_what_the_group_committed() {
     assert!(stop.sentence.contains("holds nothing"), "{stop}");
 }
 
+fn asked(file: &Path, offline: bool) -> CheckArgs {
+    CheckArgs {
+        config: file.to_owned(),
+        offline,
+        json: false,
+    }
+}
+
 #[test]
 fn check_ends_with_69_where_nobody_answers() {
     let dir = TempDir::new().expect("a directory");
@@ -323,8 +331,8 @@ fn check_ends_with_69_where_nobody_answers() {
     let text = "kafka: {bootstrap_servers: \"127.0.0.1:1\", group_id: g, instance_id: i}\n\
                 input: {topics: [in]}\nid: {from: key}\n";
     std::fs::write(&path, text).expect("a file");
-    check::run(&path, true).expect("a good file");
-    let stop = check::run(&path, false).expect_err("no broker");
+    check::run(&asked(&path, true)).expect("a good file");
+    let stop = check::run(&asked(&path, false)).expect_err("no broker");
     assert_eq!(stop.status, Status::Unreachable);
     assert!(
         stop.sentence.contains("127.0.0.1:1") && stop.sentence.contains("last error"),

@@ -1,6 +1,7 @@
 //! `admin`: what the admin interface of a running process can be asked and told, from a terminal. Speaks HTTP to
 //! `http.admin` of the config, and nothing else.
 
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NOTES: &str = "\
 It speaks to one process, at http.admin of the config (or --url), with http.admin_token where that is
 set. What it says of partitions is said of those that the process has. Pauses, bypass and log level end
-with the process; a forgotten id stays forgotten.
+with the process; a forgotten id stays forgotten. Every answer is one JSON document.
 
 Examples:
   kafka-dedup admin -c dedup.yaml state
@@ -36,8 +37,8 @@ pub struct AdminArgs {
     /// Configuration file (YAML) of the process
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Where it listens, instead of http.admin: http://127.0.0.1:9465
-    #[arg(long)]
+    /// Where it listens, such as http://127.0.0.1:9465 [default: http.admin of the file]
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(subcommand)]
     command: Command,
@@ -46,36 +47,64 @@ pub struct AdminArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// What is in force: pauses, bypass, log level
+    #[command(after_help = "Example:\n  kafka-dedup admin -c dedup.yaml state")]
     State,
     /// Is an id remembered, since when, and where is its first record?
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml seen --topic orders --id 4711\n  kafka-dedup admin -c dedup.yaml seen --topic orders --partition 3 --id-hex 00ff"
+    )]
     Seen(OfId),
     /// Forget an id, for good: the next record with it is new
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml forget --topic orders --id 4711"
+    )]
     Forget(OfId),
     /// Stop reading a topic, or all
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml pause\n  kafka-dedup admin -c dedup.yaml pause --topic orders"
+    )]
     Pause {
         /// Input topic; without it, all
-        #[arg(long)]
+        #[arg(long, value_name = "TOPIC")]
         topic: Option<String>,
     },
     /// Go on with a topic that was paused by its name, or with all
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml resume\n  kafka-dedup admin -c dedup.yaml resume --topic orders"
+    )]
     Resume {
         /// Input topic; without it, all
-        #[arg(long)]
+        #[arg(long, value_name = "TOPIC")]
         topic: Option<String>,
     },
     /// Forward everything, duplicates too (ids are remembered), or not any more
-    Bypass { switch: Switch },
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml bypass on\n  kafka-dedup admin -c dedup.yaml bypass off"
+    )]
+    Bypass {
+        /// Whether everything is forwarded from now on
+        switch: Switch,
+    },
     /// Set what is stored of a topic aside, and restore it from the journal
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml rebuild --topic orders\n  kafka-dedup admin -c dedup.yaml rebuild --topic orders --partition 3"
+    )]
     Rebuild {
         /// Input topic
-        #[arg(long)]
+        #[arg(long, value_name = "TOPIC")]
         topic: String,
         /// Only this partition
-        #[arg(long)]
+        #[arg(long, value_name = "N")]
         partition: Option<i32>,
     },
     /// Change what is logged: debug, "info,rdkafka=debug"; without a level, as configured
-    LogLevel { level: Option<String> },
+    #[command(
+        after_help = "Examples:\n  kafka-dedup admin -c dedup.yaml log-level info,rdkafka=debug\n  kafka-dedup admin -c dedup.yaml log-level"
+    )]
+    LogLevel {
+        /// As log.level takes it
+        level: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,13 +116,18 @@ enum Switch {
 #[derive(Debug, Args)]
 struct OfId {
     /// Input topic
-    #[arg(long)]
+    #[arg(long, value_name = "TOPIC")]
     topic: String,
     /// Only this partition
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     partition: Option<i32>,
     /// The id; or its parts, in their order, where id.from is all or cloudevents
-    #[arg(long, required_unless_present = "id_hex", conflicts_with = "id_hex")]
+    #[arg(
+        long,
+        value_name = "VALUE",
+        required_unless_present = "id_hex",
+        conflicts_with = "id_hex"
+    )]
     id: Vec<String>,
     /// The same, in hexadecimal digits
     #[arg(long, value_name = "HEX")]
@@ -111,7 +145,8 @@ pub fn run(arguments: &AdminArgs) -> Result<(), Stop> {
         None => format!("http://{}", reachable(config.http.admin)),
     };
     let answer = send(&config, &url, &request(&arguments.command))?;
-    println!("{}", answer.trim_end());
+    // A reader that went away is no reason to fail: it is done.
+    let _ = writeln!(io::stdout(), "{}", answer.trim_end());
     Ok(())
 }
 

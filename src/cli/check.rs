@@ -3,12 +3,13 @@
 //! Reads the file, asks the cluster, creates and changes nothing.
 
 mod around;
+mod clients;
 mod permissions;
 mod report;
 mod schemas;
 mod scope;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::config::{self, Config, Scope, TopicPattern};
 use crate::exit::Stop;
@@ -17,17 +18,54 @@ use crate::topics::survey::{Survey, survey};
 use crate::topics::{self, Admin, OwnTopics, PrepareError};
 use report::{Report, count};
 
-/// Checks the file at `config_path`, and unless `offline` all that it speaks of.
+/// `kafka-dedup check`
+#[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
+pub struct CheckArgs {
+    /// Configuration file (YAML)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the file and the store alone, without Kafka
+    #[arg(long)]
+    pub offline: bool,
+    /// Print one JSON document, at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+const NOTES: &str = "\
+What it does: reads the file, prints every value in effect (secrets redacted), asks the cluster
+for what `run` would need, and says what stands in its way. It creates and changes nothing.
+Marks: ok, warn (it works, but a person should know), FAIL (run would not work).
+
+Examples:
+  kafka-dedup check -c dedup.yaml
+  kafka-dedup check -c dedup.yaml --offline
+  kafka-dedup check -c dedup.yaml --json | jq '.findings[] | select(.mark != \"ok\")'
+
+Exit status: 0 run would work, 64 bad usage or config, 69 Kafka unreachable, 78 run would not work.";
+
+/// Checks the file, and unless it is to be offline all that it speaks of.
 ///
 /// # Errors
 /// 64 where the file is wrong, 69 where Kafka does not answer within 10 s, 78 where `run` would not
 /// work.
-pub fn run(config_path: &Path, offline: bool) -> Result<(), Stop> {
-    let config = config::load(config_path, config::environment())?;
-    let mut out = Report::to_stdout();
-    out.heading(&format!("config {}", config_path.display()));
+pub fn run(arguments: &CheckArgs) -> Result<(), Stop> {
+    let config = config::load(&arguments.config, config::environment())?;
+    let mut out = match arguments.json {
+        true => Report::as_json(),
+        false => Report::to_stdout(),
+    };
+    let outcome = look(&mut out, arguments, &config);
+    out.finish(&config.to_yaml_redacted(), &outcome)?;
+    outcome
+}
+
+fn look(out: &mut Report, arguments: &CheckArgs, config: &Config) -> Result<(), Stop> {
+    out.heading(&format!("config {}", arguments.config.display()));
     out.ok("every value is understood; in effect:");
     out.text(&config.to_yaml_redacted());
+    clients::report(out, config)?;
     out.heading("store");
     let path = config.store.path.display();
     match Store::probe(&config.store.path) {
@@ -37,18 +75,18 @@ pub fn run(config_path: &Path, offline: bool) -> Result<(), Stop> {
              journal at each start"
         )),
     }
-    if offline {
+    if arguments.offline {
         out.end("The file is good; Kafka was not asked (--offline).");
         return Ok(());
     }
-    let admin = Admin::new(&config)?;
-    check_cluster(&mut out, &admin, &config)?;
-    verdict(&mut out)
+    let admin = Admin::new(config)?;
+    check_cluster(out, &admin, config)?;
+    verdict(out)
 }
 
 fn verdict(out: &mut Report) -> Result<(), Stop> {
-    if let Some(first) = out.failures.first() {
-        let things = match out.failures.len() {
+    if let Some(first) = out.failures().next() {
+        let things = match out.failures().count() {
             1 => "one thing stands",
             _ => "several things stand",
         };
@@ -56,7 +94,7 @@ fn verdict(out: &mut Report) -> Result<(), Stop> {
             "run would not work, {things} in its way: {first}"
         )));
     }
-    let sentence = match out.warnings {
+    let sentence = match out.warnings() {
         0 => "All is well: run would work.".to_owned(),
         some => format!("Run would work; {} above.", count(some, "warning")),
     };

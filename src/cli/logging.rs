@@ -1,15 +1,24 @@
 //! Logs to standard error, as text for a person or JSON for a collector, and turns panics into log
-//! events.
+//! events. What repeats is written once a minute.
 
-use std::io::{IsTerminal, stderr};
+mod once_a_minute;
+
+use std::io::stderr;
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::cli::colours;
 use crate::config::{Log, LogFormat};
 use crate::exit::Stop;
+use once_a_minute::{Lines, OnceAMinute};
+
+/// Of the process, as its log is.
+static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
+/// How the log is written; none is before [`start`].
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// What is logged, which can be changed while the process runs.
 pub struct LogLevel {
@@ -55,34 +64,90 @@ impl LogLevel {
 /// [`Stop::usage`] when `log.level` is no filter; [`Stop::internal`] when logging was started
 /// before.
 pub fn start(log: &Log) -> Result<LogLevel, Stop> {
+    let (format, coloured) = (log.format, colours::wanted_on(&stderr()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.level)?)
-        .with_ansi(stderr().is_terminal())
+        .with_ansi(coloured)
         // Told on standard error, which is what just failed: that would be a panic.
         .log_internal_errors(false)
         .with_writer(stderr);
     let reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
-    match log.format {
+    match format {
         LogFormat::Text => {
-            let builder = builder.with_filter_reloading();
+            let builder = builder
+                .map_event_format(|inner| OnceAMinute {
+                    inner: inner.with_ansi(coloured),
+                    format,
+                    coloured,
+                    lines: &LINES,
+                })
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             reload = Box::new(move |filter| handle.reload(filter).map_err(|it| it.to_string()));
             builder.finish().try_init()
         }
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .map_event_format(|inner| OnceAMinute {
+                    inner,
+                    format,
+                    coloured: false,
+                    lines: &LINES,
+                })
+                .with_filter_reloading();
             let handle = builder.reload_handle();
             reload = Box::new(move |filter| handle.reload(filter).map_err(|it| it.to_string()));
             builder.finish().try_init()
         }
     }
     .map_err(|error| Stop::internal(format!("logging cannot be started: {error}")))?;
+    FORMAT.get_or_init(|| format);
     panic::set_hook(Box::new(log_panic));
     Ok(LogLevel {
         configured: log.level.clone(),
         current: Mutex::new(log.level.clone()),
         reload,
     })
+}
+
+/// Writes lines that were left out when their minute is over. To be called now and then: no other line
+/// may come. Costs a lock.
+pub fn catch_up() {
+    if let Some(format) = FORMAT.get() {
+        LINES.catch_up(*format);
+    }
+}
+
+/// Says how many lines were left out of the last minute; before the last line.
+pub fn finish() {
+    let left_out = LINES.untold();
+    if left_out > 0 {
+        tracing::info!(left_out, "lines like those above were left out lately");
+    }
+}
+
+/// Why the process ends: the last line, written whatever the level is.
+pub fn last_line(status: u8, sentence: &str) {
+    finish();
+    if tracing::event_enabled!(tracing::Level::ERROR) {
+        tracing::error!(status, "{sentence}");
+        return;
+    }
+    match FORMAT.get() {
+        Some(LogFormat::Json) => eprintln!(
+            "{}",
+            serde_json::json!({
+                "timestamp": humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string(),
+                "level": "ERROR",
+                "target": module_path!(),
+                "message": sentence,
+                "status": status,
+            })
+        ),
+        _ => eprintln!("kafka-dedup: {sentence}"),
+    }
 }
 
 fn filter(level: &str) -> Result<EnvFilter, Stop> {

@@ -6,6 +6,8 @@
 mod admin;
 pub mod check;
 mod clock;
+pub mod colours;
+mod describe;
 pub mod logging;
 pub mod run;
 mod signals;
@@ -14,12 +16,15 @@ mod watchdog;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::check::CheckArgs;
+use crate::cli::describe::{CompletionsArgs, ManArgs};
+use crate::cli::run::RunArgs;
+use crate::config;
 use crate::demo::{self, DemoArgs};
 use crate::exit::{Status, Stop};
 use crate::inspect::{self, ExportArgs, InspectArgs};
@@ -63,20 +68,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Discard duplicates until told to stop
-    Run {
-        /// Configuration file (YAML)
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Run(RunArgs),
     /// Check config, brokers, topics and permissions, and say what `run` would do
-    Check {
-        /// Configuration file (YAML)
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-        /// Check the file alone, without Kafka
-        #[arg(long)]
-        offline: bool,
-    },
+    Check(CheckArgs),
     /// Say how many duplicates a topic holds, and of what age, before anything is deployed
     Scan(Box<ScanArgs>),
     /// Say what memory, disk, journal and traffic a rate and a window take
@@ -93,6 +87,10 @@ enum Command {
     Admin(AdminArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
+    /// Print what a shell needs to complete commands and flags
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }
 
 /// Runs the command that the arguments name (the first is the program), to its end. Returns a
@@ -101,6 +99,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(answer) => {
+            let answer = with_suggestion(answer);
             // Help that cannot be printed (a closed pipe) leaves nobody to tell.
             let _ = answer.print();
             return exit_code(usage_status(&answer));
@@ -109,9 +108,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // The panic hook has said where; AssertUnwindSafe: nothing is used after it but the status.
     let ended = catch_unwind(AssertUnwindSafe(|| cli.command.execute()));
     match ended.unwrap_or_else(|_| Err(Stop::internal(DEFECT))) {
-        Ok(()) => exit_code(Status::Done),
+        Ok(()) => {
+            logging::finish();
+            exit_code(Status::Done)
+        }
         Err(stop) => {
-            last_line(&stop);
+            logging::last_line(stop.status as u8, &stop.sentence);
             exit_code(stop.status)
         }
     }
@@ -123,8 +125,8 @@ const DEFECT: &str =
 impl Command {
     fn execute(self) -> Result<(), Stop> {
         match self {
-            Self::Run { config } => run::run(&config),
-            Self::Check { config, offline } => check::run(&config, offline),
+            Self::Run(arguments) => run::run(&arguments.config),
+            Self::Check(arguments) => check::run(&arguments),
             Self::Scan(arguments) => scan::run(*arguments),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Preload(arguments) => preload::run(&arguments),
@@ -133,8 +135,27 @@ impl Command {
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Admin(arguments) => admin::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
+            Self::Completions(arguments) => describe::completions(&arguments),
+            Self::Man(arguments) => describe::man(&arguments),
         }
     }
+}
+
+/// clap compares words by their beginnings, and knows no slips of short ones: `rnu`.
+fn with_suggestion(mut answer: clap::Error) -> clap::Error {
+    use clap::error::ContextKind::{InvalidSubcommand, SuggestedSubcommand};
+    use clap::error::ContextValue::{String as Word, Strings as Words};
+    if let Some(Word(typed)) = answer.get(InvalidSubcommand)
+        && answer.get(SuggestedSubcommand).is_none()
+    {
+        let program = Cli::command();
+        let names = program.get_subcommands().map(clap::Command::get_name);
+        if let Some(near) = config::nearest(typed, names) {
+            let near = Words(vec![near.to_owned()]);
+            answer.insert(SuggestedSubcommand, near);
+        }
+    }
+    answer
 }
 
 /// Help and version are answers; everything else that clap returns is bad usage.
@@ -148,16 +169,6 @@ fn usage_status(answer: &clap::Error) -> Status {
 
 fn exit_code(status: Status) -> ExitCode {
     ExitCode::from(status as u8)
-}
-
-/// As a log event where a log is kept (so that a JSON log stays one), else as plain text.
-fn last_line(stop: &Stop) {
-    let status = stop.status as u8;
-    if tracing::event_enabled!(tracing::Level::ERROR) {
-        tracing::error!(status, "{stop}");
-    } else {
-        eprintln!("kafka-dedup: {stop}");
-    }
 }
 
 #[cfg(test)]
@@ -212,6 +223,52 @@ mod tests {
     }
 
     #[test]
+    fn a_slip_in_a_command_or_flag_is_told_with_what_was_meant() {
+        for (arguments, meant) in [
+            (&["rnu"][..], "'run'"),
+            (&["chekc"], "'check'"),
+            (&["verfiy", "-c", "f"], "'verify'"),
+            (&["check", "--ofline"], "'--offline'"),
+            (&["scan", "t", "--memroy", "1GB"], "'--memory'"),
+        ] {
+            let answer = with_suggestion(parse(arguments).expect_err("a slip")).to_string();
+            assert!(
+                answer.contains("similar") && answer.contains(meant),
+                "{answer}"
+            );
+        }
+        let far = with_suggestion(parse(&["frobnicate"]).expect_err("unknown"));
+        assert!(!far.to_string().contains("similar"), "{far}");
+    }
+
+    #[test]
+    fn every_command_has_examples_and_every_flag_a_help_of_one_sentence() {
+        fn look(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string);
+                let help = help.unwrap_or_default();
+                let name = argument.get_id();
+                assert!(
+                    !help.is_empty() && !help.ends_with('.'),
+                    "{path} {name}: {help:?}"
+                );
+            }
+            if command.get_subcommands().next().is_none() || command.get_name() == "admin" {
+                let notes = command.get_after_help().map(ToString::to_string);
+                let notes = notes.unwrap_or_default();
+                assert!(notes.contains("Example"), "{path}");
+                assert!(notes.contains(command.get_name()), "{path}");
+            }
+            for under in command.get_subcommands() {
+                look(under, &path);
+            }
+        }
+        look(&Cli::command(), "");
+    }
+
+    #[test]
     fn help_and_version_exit_0() {
         for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
             let answer = parse(arguments).expect_err("an answer");
@@ -222,18 +279,21 @@ mod tests {
     #[test]
     fn help_names_commands_examples_and_statuses() {
         let help = parse(&["--help"]).expect_err("help").to_string();
+        // Names and sentences stand in two columns.
+        let words: Vec<&str> = help.split_whitespace().collect();
+        let help = words.join(" ");
         for words in [
             "Removes duplicate messages from Kafka topics exactly once",
-            "run      Discard duplicates until told to stop",
-            "check    Check config, brokers",
-            "scan     Say how many duplicates",
-            "plan     Say what memory",
-            "preload  Fill the seen window before the first start",
-            "inspect  Show what the store and the journal hold",
-            "export   Write the seen window as CSV",
-            "verify   Audit the output against the input",
-            "admin    Ask and tell a running process",
-            "demo     Show the whole thing",
+            "run Discard duplicates until told to stop",
+            "check Check config, brokers",
+            "scan Say how many duplicates",
+            "plan Say what memory",
+            "preload Fill the seen window before the first start",
+            "inspect Show what the store and the journal hold",
+            "export Write the seen window as CSV",
+            "verify Audit the output against the input",
+            "admin Ask and tell a running process",
+            "demo Show the whole thing",
             "kafka-dedup check -c dedup.yaml",
             "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS",
             "64 bad usage or config",
@@ -245,9 +305,9 @@ mod tests {
     #[test]
     fn check_takes_a_file_and_offline() {
         let cli = parse(&["check", "-c", "f.yaml", "--offline"]).expect("good usage");
-        let Command::Check { config, offline } = cli.command else {
+        let Command::Check(check) = cli.command else {
             panic!("another command")
         };
-        assert_eq!((config, offline), (PathBuf::from("f.yaml"), true));
+        assert!(check.offline && !check.json && check.config.ends_with("f.yaml"));
     }
 }

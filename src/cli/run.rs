@@ -1,7 +1,7 @@
 //! `run`: read the config, say what will be done, bind the listeners, start the workers, wait for
 //! their end. From top to bottom that is the life of the process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -14,7 +14,9 @@ use crate::cli::logging;
 use crate::cli::signals::Signals;
 use crate::cli::supervisor::{LEAVE_TIMEOUT, LOOK, supervise};
 use crate::cli::watchdog::Watchdog;
-use crate::config::{Config, IdSource, SideTopic, TopicPattern, Window, environment, load};
+use crate::config::{
+    Changed, Config, IdSource, Missing, Mode, SideTopic, TopicPattern, Window, environment, load,
+};
 use crate::control::Control;
 use crate::exit::Stop;
 use crate::http::admin::Admin;
@@ -31,6 +33,27 @@ use crate::worker::{self, Pulse, Sentinels, Shared};
 const HTTP_END_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a worker may stay at one step, beyond two transaction time-outs.
 const STEP_LIMIT: Duration = Duration::from_secs(300);
+
+const NOTES: &str = "\
+It stops with SIGTERM or Ctrl-C: what is open is committed, and partitions are given back. A second
+signal ends it at once; nothing is lost then, and the next start ends the open transaction. It logs to
+standard error (log.level, log.format), and says at http.listen how it is: /readyz?verbose, /metrics.
+
+Examples:
+  kafka-dedup run -c dedup.yaml
+  KAFKA_DEDUP__LOG__FORMAT=json kafka-dedup run -c dedup.yaml
+
+Exit status: 0 stopped when asked, 64 bad usage or config, 69 Kafka unreachable at start, 70 defect,
+75 a restart helps, 78 the environment contradicts the config.";
+
+/// `kafka-dedup run`
+#[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
+pub struct RunArgs {
+    /// Configuration file (YAML)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
 
 /// Runs the service until it is told to stop.
 ///
@@ -141,31 +164,69 @@ fn start_runtime() -> Result<Runtime, Stop> {
         .map_err(|error| Stop::internal(format!("the HTTP threads cannot be started: {error}")))
 }
 
-/// One event that says what this process is about to do.
+/// What this process is about to do: a sentence, with all that it follows from as fields; and a line of its
+/// own for each thing that is unusual. No secret is in them.
 fn announce(config: &Config, file: &Path) {
+    let (_, client) = rdkafka::util::get_rdkafka_version();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        librdkafka = client,
         file = %file.display(),
         bootstrap_servers = config.kafka.bootstrap_servers,
-        group = config.kafka.group_id,
         instance = config.kafka.instance_id,
-        mode = config.mode.as_str(),
-        inputs = inputs(&config.input.topics),
-        output = config.output.topic.0,
+        static_membership = config.kafka.static_membership,
+        start = ?config.input.start,
+        missing_id = ?config.id.missing,
+        schemas = config.schemas.as_ref().map(|it| it.registry.as_str()),
+        refresh = config.window.refresh,
         duplicates = side_topic(&config.duplicates),
         rejected = side_topic(&config.rejected),
         journal = config.journal.topic.0,
         store = %config.store.path.display(),
-        id = id_source(&config.id.from),
-        schemas = config.schemas.as_ref().map(|it| it.registry.as_str()),
-        missing_id = ?config.id.missing,
-        window = window(&config.window),
-        refresh = config.window.refresh,
         workers = config.workers,
+        transaction = %humantime::format_duration(config.transaction.interval),
         listen = %config.http.listen,
         admin = %config.http.admin,
-        "kafka-dedup starts"
+        "kafka-dedup starts: {} -> {}, group {}, mode {}, ids from {}, window {}, scope {}",
+        inputs(&config.input.topics),
+        config.output.topic.0,
+        config.kafka.group_id,
+        config.mode.as_str(),
+        id_source(&config.id.from),
+        window(&config.window),
+        config.scope.as_str(),
     );
+    for unusual in unusual(config) {
+        tracing::warn!("{unusual}");
+    }
+}
+
+/// What a person who did not write the file would not expect.
+fn unusual(config: &Config) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    match config.mode {
+        Mode::Filter => {}
+        Mode::Mark => all.push(
+            "mode is mark: duplicates are left in the output, with headers that say so. That is what the file asks for",
+        ),
+        Mode::Observe => all.push(
+            "mode is observe: nothing is written to the output, verdicts are only counted. That is what the file asks for",
+        ),
+    }
+    if config.id.missing == Missing::Drop {
+        all.push(
+            "id.missing is drop: records without an id are discarded, and counted. That is what the file asks for",
+        );
+    }
+    if config.id.changed != Changed::Refuse {
+        all.push(
+            "id.changed is set: where id.from is another than before, the service starts all the same. Take it out when it has",
+        );
+    }
+    if cfg!(any(feature = "failpoints", feature = "broken")) {
+        all.push("this is a build for tests: it can be told to fail. Do not use it for records that matter");
+    }
+    all
 }
 
 fn inputs(topics: &[TopicPattern]) -> String {

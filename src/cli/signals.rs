@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::exit::Stop;
+use crate::cli::logging;
+use crate::exit::{Stop, leave};
 use crate::http::{Condition, Health};
 
 /// Both signals, caught from now on.
@@ -46,6 +47,7 @@ impl Signals {
         tracing::warn!(
             "second signal ({name}): leaving at once; the next start ends the open transaction"
         );
+        logging::finish();
         leave(128 + number);
     }
 
@@ -55,11 +57,4 @@ impl Signals {
             _ = self.interrupt.recv() => ("SIGINT", libc::SIGINT),
         }
     }
-}
-
-/// Ends the process without exit handlers: librdkafka's threads still run, and the handlers of the
-/// libraries they use would free what they hold.
-fn leave(status: i32) -> ! {
-    // SAFETY: _exit has no preconditions and does not return.
-    unsafe { libc::_exit(status) }
 }

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cli::clock::WallClock;
+use crate::cli::logging;
 use crate::cli::watchdog::Watchdog;
 use crate::exit::Stop;
 
@@ -49,6 +50,7 @@ pub fn supervise(
     while !running.is_empty() {
         clock.look()?;
         watchdog.look(&running)?;
+        logging::catch_up();
         let news = match ended.recv_timeout(LOOK) {
             Ok(news) => Some(news),
             Err(RecvTimeoutError::Timeout) => None,
@@ -66,7 +68,13 @@ pub fn supervise(
                 if first_failure.is_some() {
                     tracing::error!(worker, "worker {worker} also failed: {stop}");
                 } else {
-                    tracing::error!(worker, "worker {worker} failed, the others leave: {stop}");
+                    // Of a single one the last line says it all.
+                    if !running.is_empty() {
+                        tracing::error!(
+                            worker,
+                            "worker {worker} failed, the others commit what is open and leave: {stop}"
+                        );
+                    }
                     first_failure = Some(stop);
                 }
                 shutdown.store(true, Ordering::SeqCst);

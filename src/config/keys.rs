@@ -158,7 +158,7 @@ pub(super) fn unknown_key(section: &str, key: &str) -> String {
 
 /// The candidate that differs from `word` by a slip of the hand: at most a third of its letters,
 /// and at most 2. O(candidates x 64^2).
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -22,6 +22,7 @@ mod yaml;
 
 pub use fault::Faults;
 pub use flags::{Flags, from_flags};
+pub(crate) use keys::nearest;
 pub use load::{environment, from_str, load};
 pub(crate) use properties::is_secret;
 pub use value::render_duration;

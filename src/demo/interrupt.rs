@@ -7,7 +7,7 @@ use std::thread;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::exit::{Status, Stop};
+use crate::exit::{Stop, leave};
 
 /// Whether somebody asked the command to end.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Interrupt {
                 loop {
                     tokio::select! { _ = ctrl_c.recv() => (), _ = term.recv() => () }
                     if flag.swap(true, Relaxed) {
-                        std::process::exit(130);
+                        leave(130);
                     }
                 }
             });
@@ -65,15 +65,13 @@ impl Interrupt {
     /// Stops the demo when it was asked to.
     ///
     /// # Errors
-    /// Status 1, as nothing has been proved then.
+    /// Interrupted (130): nothing has been proved then.
     pub fn check(&self) -> Result<(), Stop> {
-        if !self.is_asked() {
-            return Ok(());
+        match self.is_asked() {
+            true => Err(Stop::interrupted(
+                "stopped before the audit, as asked: nothing is proved, and nothing is left running",
+            )),
+            false => Ok(()),
         }
-        let sentence = "stopped before the audit, as asked; nothing is left running".into();
-        Err(Stop {
-            status: Status::AuditFailed,
-            sentence,
-        })
     }
 }

@@ -56,26 +56,40 @@ const DOWN_FOR: Duration = Duration::from_secs(1);
 /// A service that gets nowhere for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const NOTES: &str = "\
+What it does: it starts a Kafka broker (Java 17; Maven fetches its jars once), trucks that send some
+records again, and the service; kills the service with -9 now and then, and audits the output. All
+of it listens on loopback ports, and ends with the demo.
+
+Examples:
+  kafka-dedup demo
+  kafka-dedup demo --records 20000 --kills 1 --seconds 5
+  kafka-dedup demo --keep --dir /tmp/demo    # look around afterwards
+
+Exit status: 0 the audit passed, 1 it did not, 64 bad usage, or no Java or Maven, 70 defect,
+130 stopped before the audit.";
+
 /// `kafka-dedup demo`
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct DemoArgs {
     /// Records with an id of their own that the trucks send
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub records: u64,
     /// Trucks, each a record key
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub trucks: u64,
     /// How often the service is killed with -9
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3)]
     pub kills: u32,
     /// Duplicates for each hundred records
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub duplicates: u64,
     /// Seconds over which the sending is spread
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     pub seconds: u32,
     /// Repeat the trucks of an earlier run [default: a new seed each time, printed]
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Leave the broker and the service running after the audit, until Ctrl-C
     #[arg(long)]
@@ -89,8 +103,8 @@ pub struct DemoArgs {
 /// Runs the demo. Takes about 40 s with the defaults, once the broker's jars are in the cache.
 ///
 /// # Errors
-/// `AuditFailed` (1) when the output is not what it must be, or the demo was stopped before the
-/// audit; usage (64) when Java, Maven or the directory is not as needed; else internal (70).
+/// `AuditFailed` (1) when the output is not what it must be; interrupted (130) when the demo was
+/// stopped before the audit; usage (64) when Java, Maven or the directory is not as needed; else internal (70).
 pub fn run(args: DemoArgs) -> Result<(), Stop> {
     let interrupt = Interrupt::listen()?;
     dir::within(args.dir.as_deref(), "kafka-dedup-demo", &interrupt, |dir| {

@@ -67,21 +67,29 @@ impl Health {
         let (word, text) = (condition.word(), condition.text().to_owned());
         let mut since = SystemTime::now();
         let mut changed = true;
+        let mut before = String::new();
         {
             let mut components = self.lock();
-            if let Some(held) = components.get(component)
-                && held.condition.word() == word
-            {
-                since = held.since;
-                changed = false;
+            if let Some(held) = components.get(component) {
+                changed = held.condition.word() != word;
+                if changed {
+                    let lasted = since.duration_since(held.since).unwrap_or_default();
+                    let lasted = Duration::from_secs(lasted.as_secs());
+                    if !lasted.is_zero() {
+                        let lasted = humantime::format_duration(lasted);
+                        before = format!(" (was {} for {lasted})", held.condition.word());
+                    }
+                } else {
+                    since = held.since;
+                }
             }
             components.insert(component.to_owned(), Held { condition, since });
         }
         // Outside the lock: a log that blocks must not hold up the probes.
         if changed && word == "degraded" {
-            tracing::warn!(component, "{component} is {word}: {text}");
+            tracing::warn!(component, "{component} is {word}: {text}{before}");
         } else if changed {
-            tracing::info!(component, "{component} is {word}: {text}");
+            tracing::info!(component, "{component} is {word}: {text}{before}");
         }
     }
 

@@ -217,7 +217,7 @@ async fn next_connection(listener: &TcpListener) -> TcpStream {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
-                tracing::warn!(%error, "an HTTP connection could not be accepted");
+                tracing::warn!(%error, "an HTTP connection could not be accepted; trying again. Records are not held up. If it goes on, look at the limit of open files");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

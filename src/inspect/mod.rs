@@ -116,7 +116,9 @@ impl Asked {
     /// Somebody has asked the command to end (130).
     fn go_on(&self) -> Result<(), Stop> {
         match self.interrupt.is_asked() {
-            true => Err(Stop::interrupted("stopped before the answer was there")),
+            true => Err(Stop::interrupted(
+                "stopped before the answer was there, as asked: nothing was changed, and no file is left half written",
+            )),
             false => Ok(()),
         }
     }

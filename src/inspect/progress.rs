@@ -13,8 +13,9 @@ impl Progress {
             return Self(None);
         }
         let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-        let look =
-            format!("{{spinner}} [{{wide_bar}}] {{human_pos}}/{{human_len}} {kind}, {{msg}}");
+        let look = format!(
+            "{{spinner}} [{{wide_bar}}] {{human_pos}}/{{human_len}} {kind}, {{per_sec}}, {{eta}} left, {{msg}}"
+        );
         if let Ok(style) = ProgressStyle::with_template(&look) {
             bar.set_style(style);
         }

@@ -67,7 +67,7 @@ where
             tracing::warn!(
                 what,
                 timeout_ms = timeout.as_millis(),
-                "the client library has not come back from a call; it is given up"
+                "the client library has not come back from a call in time; it is given up, and made again where it is needed"
             );
             Err(late)
         }

@@ -1,24 +1,17 @@
 //! librdkafka's log lines and global errors, forwarded into `tracing` under the target `rdkafka`.
 //!
-//! A cluster that is away produces hundreds of such lines; a line that repeats is written at most
-//! once a minute, with the count of those left out. The last error is kept for sentences such as
-//! "Kafka could not be reached; last error: ...".
+//! A cluster that is away produces hundreds of such lines; the log leaves out what repeats. The last
+//! error is kept for sentences such as "Kafka could not be reached; last error: ...".
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, warn};
-
-/// A repeated line is written again after this long.
-const QUIET: Duration = Duration::from_secs(60);
-/// Different lines remembered at a time (I8).
-const LINES: usize = 256;
 
 /// A client context that logs. Clones share the counter and the last error; other contexts embed
 /// one and hand their `log` and `error` calls on.
@@ -31,13 +24,6 @@ pub struct Logged {
 struct Shared {
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
-    lines: Mutex<HashMap<String, Seen>>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    written: Instant,
-    left_out: u64,
 }
 
 impl Logged {
@@ -64,32 +50,6 @@ impl Logged {
             *last = Some(reason.to_owned());
         }
     }
-
-    /// Whether this line is to be written now, and how many like it were left out before. Lines
-    /// that differ only in their digits (ports, times, counts) are alike.
-    fn admit(&self, line: &str, now: Instant) -> Option<u64> {
-        let mut lines = lock(&self.shared.lines);
-        let key = likeness(line);
-        if let Some(seen) = lines.get_mut(&key) {
-            if now.duration_since(seen.written) < QUIET {
-                seen.left_out += 1;
-                return None;
-            }
-            seen.written = now;
-            return Some(std::mem::take(&mut seen.left_out));
-        }
-        if lines.len() >= LINES {
-            lines.clear();
-        }
-        lines.insert(
-            key,
-            Seen {
-                written: now,
-                left_out: 0,
-            },
-        );
-        Some(0)
-    }
 }
 
 impl ClientContext for Logged {
@@ -100,10 +60,7 @@ impl ClientContext for Logged {
             debug!(target: "rdkafka", fac, "{log_message}");
             return;
         }
-        let Some(left_out) = self.admit(log_message, Instant::now()) else {
-            return;
-        };
-        let line = with_count(log_message, left_out);
+        let line = without_count(log_message);
         match level {
             Emerg | Alert | Critical => error!(target: "rdkafka", fac, "{line}"),
             // An error of one connection; librdkafka goes on trying by itself.
@@ -113,11 +70,17 @@ impl ClientContext for Logged {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = without_secrets(reason);
+        let reason = without_count(without_secrets(reason));
         self.shared.errors.fetch_add(1, Ordering::Relaxed);
-        self.keep(&error, reason);
-        if let Some(left_out) = self.admit(reason, Instant::now()) {
-            warn!(target: "rdkafka", %error, "{}", with_count(reason, left_out));
+        self.keep(&error, &reason);
+        match error.rdkafka_error_code() {
+            // There is a line of the log for each of these.
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => debug!(target: "rdkafka", %error, "{reason}"),
+            _ => warn!(target: "rdkafka", %error, "{reason}{}", advice(&reason)),
         }
     }
 }
@@ -134,6 +97,17 @@ fn without_secrets(line: &str) -> &str {
     }
 }
 
+/// librdkafka counts by itself what it leaves out, in some lines and not in others that are alike.
+fn without_count(line: &str) -> Cow<'_, str> {
+    const COUNTED: &str = " identical error(s) suppressed";
+    if let Some(end) = line.find(COUNTED)
+        && let Some(begin) = line[..end].rfind(", ")
+    {
+        return Cow::Owned([&line[..begin], &line[end + COUNTED.len()..]].concat());
+    }
+    Cow::Borrowed(line)
+}
+
 /// What a person can do about the last error; empty where nothing more is known.
 pub fn advice(last_error: &str) -> &'static str {
     if last_error.contains("certificate verify failed") {
@@ -147,26 +121,6 @@ pub fn advice(last_error: &str) -> &'static str {
     ""
 }
 
-/// Every run of digits becomes one `#`.
-fn likeness(line: &str) -> String {
-    let mut alike = String::with_capacity(line.len());
-    for c in line.chars() {
-        match c {
-            '0'..='9' if alike.ends_with('#') => {}
-            '0'..='9' => alike.push('#'),
-            other => alike.push(other),
-        }
-    }
-    alike
-}
-
-fn with_count(line: &str, left_out: u64) -> String {
-    match left_out {
-        0 => line.to_owned(),
-        n => format!("{line} ({n} more like this since the last such line)"),
-    }
-}
-
 /// What these locks guard stays whole even where a holder panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -177,40 +131,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_repeats_is_written_once_a_minute_with_a_count() {
-        let logged = Logged::new();
-        let start = Instant::now();
-        assert_eq!(
-            logged.admit("connect to b:9092 failed after 3ms", start),
-            Some(0)
-        );
-        assert_eq!(
-            logged.admit("connect to b:9092 failed after 15ms", start),
-            None
-        );
-        assert_eq!(logged.admit("another line", start), Some(0));
-        assert_eq!(
-            logged.admit("connect to b:9092 failed after 4ms", start + QUIET),
-            Some(1)
-        );
-        assert_eq!(
-            logged.admit("connect to b:9092 failed after 4ms", start + QUIET),
-            None
-        );
-    }
-
-    #[test]
-    fn different_lines_do_not_pile_up() {
-        let logged = Logged::new();
-        for i in 0..10_000u32 {
-            let name: String = i
-                .to_string()
-                .chars()
-                .map(|c| (c as u8 + 49) as char)
-                .collect();
-            logged.admit(&name, Instant::now());
-        }
-        assert!(lock(&logged.shared.lines).len() <= LINES);
+    fn the_count_of_the_client_library_is_not_repeated() {
+        let line =
+            "Connect failed: refused (after 0ms in state CONNECT, 3 identical error(s) suppressed)";
+        let without = "Connect failed: refused (after 0ms in state CONNECT)";
+        assert_eq!(without_count(line), without);
+        assert_eq!(without_count(without), without);
     }
 
     #[test]

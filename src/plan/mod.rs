@@ -58,7 +58,7 @@ pub struct PlanArgs {
     /// Configuration file (YAML): `window`, `store`, `transaction`, `workers` and `duplicates` are used
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print JSON: bytes, seconds, and counts
+    /// Print one JSON document: bytes, seconds, and counts
     #[arg(long)]
     json: bool,
 }

@@ -61,7 +61,7 @@ pub struct PreloadArgs {
     /// The ids of the file are bytes in hexadecimal
     #[arg(long, requires = "from_file")]
     hex: bool,
-    /// Print JSON instead of text
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
 }

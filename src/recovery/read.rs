@@ -159,7 +159,7 @@ impl Room {
                         == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
                     {
                         // The client goes on trying.
-                        tracing::warn!(%error, "a journal may not be read; trying again. Allow Read on it");
+                        tracing::warn!(%error, "a journal topic may not be read; trying again. Grant Read on it to this user (kafka-dedup check names it)");
                     }
                     if is_out_of_range(&error) {
                         // Which partition it was, the error does not say.

@@ -18,14 +18,17 @@ const PARTITION_MAX: i32 = 1_000_000;
 const MEMORY_MAX: ByteSize = ByteSize::tib(1);
 
 const NOTES: &str = "\
+It needs no configuration file: -b and --id say what one would, with -X for the client's properties
+and --registry. Where there is one, -c takes brokers, properties, id and window from it.
+
 How it works: the topic is read twice or more, from a start to the end it had when the scan began.
 The first read puts every id into a Bloom filter, which tells the ids that may occur more than once;
 the second counts only those, exactly. Nothing is written anywhere: no group is joined, no offset is
 committed, no topic is made.
 
 Limits: memory is bounded by --memory. A topic with more ids than fit is counted in parts, with more
-reads; 256MB do for about 120 million records in one part, and each further read counts about 2 million
-ids that repeat. After --reads reads the figures are exact for a share of the ids, which a hash has
+reads; 256MB do for about 120 million records in one part, and each further read counts about
+2 million ids that repeat. After --reads reads the figures are exact for a share of the ids, which a hash has
 chosen, and say so. Duplicates older than the start are not seen. Records behind an open transaction
 are left out.
 
@@ -47,7 +50,7 @@ pub struct ScanArgs {
     /// The topic to read
     #[arg(value_name = "TOPIC")]
     topic: String,
-    /// Configuration file (YAML): `kafka`, `id.from` and `window` are used
+    /// Configuration file (YAML), in place of -b, --registry and -X: its `kafka`, `id.from`, `schemas` and `window` are used
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["bootstrap_servers", "properties"])]
     config: Option<PathBuf>,
     /// Brokers to ask first, instead of a file
@@ -82,7 +85,7 @@ pub struct ScanArgs {
     /// Stop the first read after so many records; later reads end where it did
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_records: Option<u64>,
-    /// Print JSON instead of text
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

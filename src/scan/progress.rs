@@ -51,7 +51,7 @@ impl Progress {
         self.bar = self.terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             if let Ok(style) =
-                ProgressStyle::with_template("{prefix} [{wide_bar}] {percent} % {msg}")
+                ProgressStyle::with_template("{prefix} [{wide_bar}] {percent} %, {eta} left {msg}")
             {
                 bar.set_style(style);
             }

@@ -242,7 +242,9 @@ impl Store {
         let paused = paused_until.take();
         drop(paused_until);
         if paused.is_some() {
-            tracing::info!("the store can be written again");
+            tracing::info!(
+                "the store can be written again; slices that waited in memory go to the disk"
+            );
         }
         self.tell_ready();
     }
@@ -268,7 +270,8 @@ impl Store {
         drop(degraded);
         let sentence = format!(
             "{why}. Seen ids are held in memory and in the journal meanwhile: nothing is lost, but \
-             memory grows with the window and a restart takes longer"
+             memory grows with the window and a restart takes longer. See that store.path is a directory \
+             that this user may write to, and has room"
         );
         self.health.set(component, Condition::Degraded(sentence));
     }

@@ -218,7 +218,12 @@ impl Shelf {
                 Found::Untrusted(aside, why) => self.set_aside(&slice, aside, &why),
                 Found::Unreadable(why) => {
                     let slice = slice.display();
-                    tracing::warn!(%slice, "the store cannot be read at the moment: {why}");
+                    tracing::warn!(
+                        topic = self.lineage.topic,
+                        partition = self.lineage.partition,
+                        %slice,
+                        "the store cannot be read at the moment, and the journal is read in its place: {why}"
+                    );
                     return None;
                 }
             }
@@ -310,7 +315,13 @@ impl Shelf {
     pub(super) fn remove(&self, slice: &Path) {
         if let Err(error) = fs::remove_dir_all(slice) {
             self.store.count_error("remove");
-            tracing::warn!(slice = %slice.display(), %error, "a slice that is over cannot be removed; remove it by hand");
+            tracing::warn!(
+                topic = self.lineage.topic,
+                partition = self.lineage.partition,
+                slice = %slice.display(),
+                %error,
+                "a slice that is over cannot be removed: it takes room on the disk and does no harm. Remove the directory by hand"
+            );
         }
     }
 
@@ -470,6 +481,8 @@ impl Shelf {
             aside.word()
         ));
         tracing::warn!(
+            topic = self.lineage.topic,
+            partition = self.lineage.partition,
             slice = %slice.display(),
             kept = %kept.display(),
             "a slice of the store is {} and was set aside; what it held is read from the journal: {why}",

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::error::KafkaError;
@@ -19,8 +19,6 @@ use crate::kafka::context::Logged;
 
 /// One request may take this long.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// A failure is written to the log again after this long.
-const QUIET: Duration = Duration::from_secs(60);
 
 type OnFailure = dyn Fn(&str) + Send + Sync;
 
@@ -40,8 +38,6 @@ struct Shared {
 #[derive(Default)]
 struct State {
     partitions: HashMap<(String, i32), Partition>,
-    warned: Option<Instant>,
-    left_out: u64,
 }
 
 /// One partition's trims: at most one on its way (I8).
@@ -174,19 +170,7 @@ impl Shared {
              {error}. Nothing is wrong but its size: {remedy}"
         );
         (self.on_failure)(&sentence);
-        let mut state = self.state();
-        let now = Instant::now();
-        if state
-            .warned
-            .is_some_and(|at| now.duration_since(at) < QUIET)
-        {
-            state.left_out += 1;
-            return;
-        }
-        state.warned = Some(now);
-        let left_out = std::mem::take(&mut state.left_out);
-        drop(state);
-        warn!(left_out, "{sentence}");
+        warn!(journal, partition, offset, %error, "{sentence}");
     }
 
     /// Whole even where a holder panicked: each change is one assignment.

@@ -18,7 +18,7 @@ impl Progress {
         let bar = (io::stderr().is_terminal() && offsets > 0).then(|| {
             let bar = ProgressBar::with_draw_target(Some(offsets), ProgressDrawTarget::stderr());
             let look =
-                "{spinner} [{wide_bar}] {percent} % of {human_len} offsets, {per_sec}, {msg}";
+                "{spinner} [{wide_bar}] {percent} % of {human_len} offsets, {per_sec}, {eta} left, {msg}";
             if let Ok(style) = ProgressStyle::with_template(look) {
                 bar.set_style(style);
             }

@@ -452,7 +452,11 @@ impl Worker {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 // Which partition it was, the error does not say: recovery finds out, and says
                 // what is to be done.
-                tracing::warn!(%error, "a partition cannot be read at its offset; reading positions again");
+                tracing::warn!(
+                    worker = self.index,
+                    %error,
+                    "a partition cannot be read at its offset; all positions are read again, and what is wrong is told then"
+                );
                 self.abandon_transaction();
                 self.recover_all()
             }
@@ -481,7 +485,11 @@ impl Worker {
                 Ok(())
             }
             Some(Code::TopicAuthorizationFailed) => {
-                tracing::warn!(%error, "an input may not be read; trying again. Allow Read on it");
+                tracing::warn!(
+                    worker = self.index,
+                    %error,
+                    "an input topic may not be read; trying again. Grant Read on it to this user (kafka-dedup check names it)"
+                );
                 self.read_refused = true;
                 self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
                 Ok(())

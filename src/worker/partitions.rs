@@ -53,7 +53,15 @@ impl Worker {
 
     /// Begins with partitions that nobody else reads from now on.
     pub(super) fn take(&mut self, partitions: &[Partition]) -> Result<(), Stop> {
-        tracing::info!(worker = self.index, partitions = %listed(partitions), "assigned");
+        // Cooperative rebalances also bring nothing, which has to be acknowledged all the same.
+        if !partitions.is_empty() {
+            tracing::info!(
+                worker = self.index,
+                count = partitions.len(),
+                partitions = %listed(partitions),
+                "assigned: their seen sets are brought up to date before anything is read"
+            );
+        }
         let Some(source) = &self.source else {
             return Ok(());
         };
@@ -73,7 +81,13 @@ impl Worker {
     }
 
     pub(super) fn forget(&mut self, partitions: &[Partition], how: &str) {
-        tracing::info!(worker = self.index, partitions = %listed(partitions), how, "partitions are gone");
+        tracing::info!(
+            worker = self.index,
+            count = partitions.len(),
+            partitions = %listed(partitions),
+            how,
+            "partitions are gone"
+        );
         for partition in partitions {
             self.scopes.remove(partition);
             self.shared

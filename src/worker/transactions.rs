@@ -100,7 +100,7 @@ impl Worker {
                 tracing::warn!(
                     worker = self.index,
                     cause,
-                    "transaction aborted, its records are judged again: {why}"
+                    "transaction aborted, its records are judged again and nothing is lost: {why}"
                 );
                 if self.aborts_in_a_row >= ABORTS_NOT_READY {
                     let text = format!("aborted again and again; last: {why}");
@@ -115,7 +115,7 @@ impl Worker {
                 tracing::warn!(
                     worker = self.index,
                     cause,
-                    "the outcome of the transaction is in doubt; replacing the producer: {why}"
+                    "the outcome of the transaction is in doubt: the producer is replaced, and Kafka is asked how far it came. Nothing needs to be done: {why}"
                 );
                 if broken::has(Bug::ProducerKeptAfterUnknownCommit) {
                     self.open = None;
@@ -208,13 +208,15 @@ impl Worker {
     /// What a scope has stored cannot be read: what is open is aborted, and the scope's seen set is
     /// rebuilt from the journal while the other scopes go on.
     pub(super) fn rebuild_seen_set(&mut self, place: usize, damage: &Damage) -> Result<(), Stop> {
-        tracing::warn!(
-            worker = self.index,
-            "{damage}; it is rebuilt from the journal"
-        );
         let Some(partition) = self.scopes.at(place).map(|scope| scope.partition_key()) else {
             return Ok(());
         };
+        tracing::warn!(
+            worker = self.index,
+            topic = partition.0,
+            partition = partition.1,
+            "{damage}; the seen set is rebuilt from the journal, and the partition waits until it is. Nothing needs to be done"
+        );
         // Out first: whatever becomes of the transaction, this window must not be used again.
         let damaged = self.scopes.remove(&partition);
         self.to_start.retain(|(starting, _)| *starting != partition);

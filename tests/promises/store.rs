@@ -262,7 +262,7 @@ fn workers_of_a_process_do_not_wait_for_each_others_stores() {
         // One that is ended while it restores, and one that is not.
         let mut instance = deployment.start("one");
         wait_for("partitions", PATIENCE, || {
-            instance.log_text().contains("assigned worker=")
+            instance.log_text().contains("assigned: ")
         });
         std::thread::sleep(Duration::from_millis(dice.roll(600)));
         let status = instance.terminate();
