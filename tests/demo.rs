@@ -72,8 +72,7 @@ fn a_demo_that_is_interrupted_ends_with_130_and_leaves_nothing_running() {
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(130), "{said}");
-    let last = said.trim_end().lines().last().unwrap();
-    assert!(last.contains("nothing is left running"), "{said}");
+    assert!(said.contains("nothing is left running"), "{said}");
     assert!(TcpStream::connect(broker).is_err(), "the broker is");
 }
 

@@ -64,7 +64,8 @@ impl LogLevel {
 /// [`Stop::usage`] when `log.level` is no filter; [`Stop::internal`] when logging was started
 /// before.
 pub fn start(log: &Log) -> Result<LogLevel, Stop> {
-    let (format, coloured) = (log.format, colours::wanted_on(&stderr()));
+    let format = log.format;
+    let coloured = format == LogFormat::Text && colours::wanted_on(&stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.level)?)
         .with_ansi(coloured)
