@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo mqtt test faults bench bench-small lint check-deploy build deps deps-mosquitto deny clean
+.PHONY: demo mqtt test faults bench bench-small lint check-deploy build deps deps-mosquitto deps-test deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -10,7 +10,7 @@ mqtt: deps-mosquitto
 	cargo run --locked --example mqtt -- run
 
 # Failpoints let the tests kill the service at each named step of a commit.
-test: deps-mosquitto
+test: deps-test
 	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-3} cargo test --locked --no-fail-fast --features failpoints,broken
 
 # The long form of the fault campaign, hours of it, and the table of docs/guarantees.md from what it
@@ -47,6 +47,10 @@ deny:
 
 deps:
 	@bash .ci/deps
+
+# What the tests need besides: a broker of MQTT, and a browser for the status page.
+deps-test:
+	@bash .ci/deps mosquitto chromium
 
 # Also a broker of MQTT. Only for those who need it: its package starts one, on port 1883, where there is
 # a service manager.

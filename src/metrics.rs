@@ -12,7 +12,9 @@ mod define;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -128,6 +130,21 @@ pub struct TopicMetrics {
     pub filter_positives: IntCounter,
     /// Slices of the store that were looked into in vain.
     pub filter_false_positives: IntCounter,
+}
+
+/// What has been committed so far, of all topics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub received: u64,
+    pub duplicates: u64,
+}
+
+/// Duplicates of an age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgeBucket {
+    /// Older than the bucket before, and no older than this; `None` is without an end.
+    pub up_to: Option<Duration>,
+    pub count: u64,
 }
 
 /// What the sentinel of an input topic counts.
@@ -387,6 +404,45 @@ impl Metrics {
             tracing::error!(%error, "metrics could not be encoded in full");
         }
         text
+    }
+
+    /// Records and duplicates of all topics so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let sum = |family: &IntCounterVec| -> u64 {
+            let families = family.collect();
+            let metrics = families.iter().flat_map(|family| family.get_metric());
+            metrics.map(|it| it.get_counter().get_value() as u64).sum()
+        };
+        Totals {
+            received: sum(&self.topics.received),
+            duplicates: sum(&self.topics.duplicate),
+        }
+    }
+
+    /// Duplicates of all topics so far, by their age.
+    #[must_use]
+    pub fn ages(&self) -> Vec<AgeBucket> {
+        let limits = AGE_BUCKETS_SECONDS.iter();
+        let limits = limits.map(|seconds| Some(Duration::from_secs_f64(*seconds)));
+        let mut buckets: Vec<AgeBucket> = limits
+            .chain([None])
+            .map(|up_to| AgeBucket { up_to, count: 0 })
+            .collect();
+        let families = self.topics.duplicate_age.collect();
+        for metric in families.iter().flat_map(|family| family.get_metric()) {
+            let histogram = metric.get_histogram();
+            let mut below = 0;
+            for (bucket, it) in buckets.iter_mut().zip(histogram.get_bucket()) {
+                let so_far = it.cumulative_count();
+                bucket.count += so_far.saturating_sub(below);
+                below = so_far;
+            }
+            if let Some(longer) = buckets.last_mut() {
+                longer.count += histogram.get_sample_count().saturating_sub(below);
+            }
+        }
+        buckets
     }
 
     /// Says how much is to be remembered.

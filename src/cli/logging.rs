@@ -8,11 +8,13 @@ use std::panic::{self, PanicHookInfo};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::colours;
 use crate::config::{Log, LogFormat};
 use crate::exit::Stop;
+use crate::http::page::Problems;
 use once_a_minute::{Lines, OnceAMinute};
 
 /// Of the process, as its log is.
@@ -58,12 +60,12 @@ impl LogLevel {
     }
 }
 
-/// Starts logging for the rest of the process.
+/// Starts logging for the rest of the process; warnings and errors are kept in `problems` too.
 ///
 /// # Errors
 /// [`Stop::usage`] when `log.level` is no filter; [`Stop::internal`] when logging was started
 /// before.
-pub fn start(log: &Log) -> Result<LogLevel, Stop> {
+pub fn start(log: &Log, problems: Problems) -> Result<LogLevel, Stop> {
     let format = log.format;
     let coloured = format == LogFormat::Text && colours::wanted_on(&stderr());
     let builder = tracing_subscriber::fmt()
@@ -85,7 +87,7 @@ pub fn start(log: &Log) -> Result<LogLevel, Stop> {
                 .with_filter_reloading();
             let handle = builder.reload_handle();
             reload = Box::new(move |filter| handle.reload(filter).map_err(|it| it.to_string()));
-            builder.finish().try_init()
+            builder.finish().with(problems).try_init()
         }
         LogFormat::Json => {
             let builder = builder
@@ -100,7 +102,7 @@ pub fn start(log: &Log) -> Result<LogLevel, Stop> {
                 .with_filter_reloading();
             let handle = builder.reload_handle();
             reload = Box::new(move |filter| handle.reload(filter).map_err(|it| it.to_string()));
-            builder.finish().try_init()
+            builder.finish().with(problems).try_init()
         }
     }
     .map_err(|error| Stop::internal(format!("logging cannot be started: {error}")))?;

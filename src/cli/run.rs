@@ -21,6 +21,7 @@ use crate::control::Control;
 use crate::exit::Stop;
 use crate::http::admin::Admin;
 use crate::http::health::{Condition, Health, worker_component};
+use crate::http::page::{History, Page, Problems};
 use crate::http::server::{self, Site};
 use crate::http::status::Status;
 use crate::journal::Terms;
@@ -61,7 +62,8 @@ pub struct RunArgs {
 /// Whatever ends the process; see [`crate::exit::Status`].
 pub fn run(file: &Path) -> Result<(), Stop> {
     let config = Arc::new(load(file, environment())?);
-    let level = logging::start(&config.log)?;
+    let problems = Problems::default();
+    let level = logging::start(&config.log, problems.clone())?;
     announce(&config, file);
 
     let runtime = start_runtime()?;
@@ -95,7 +97,11 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         Arc::clone(&site.metrics),
         level,
     ));
-    let http = runtime.spawn(server::serve(listeners, site.clone(), admin, http_stopped));
+    let history = History::default();
+    runtime.spawn(history.clone().keep(Arc::clone(&site.metrics)));
+    let page = Page::new(&config, site.clone(), Arc::clone(&admin), history, problems);
+    let http = server::serve(listeners, site.clone(), admin, Arc::new(page), http_stopped);
+    let http = runtime.spawn(http);
 
     let store = Store::open(
         &config.store.path,

@@ -155,9 +155,7 @@ impl Access {
         let forbidden = |sentence: String| Err(Refusal(StatusCode::FORBIDDEN, sentence));
         let host = text(header::HOST).unwrap_or_default();
         if !self.knows(host) {
-            return forbidden(format!(
-                "the host {host:?} is none of this listener's names: ask by its address, or add the name to http.admin_hosts"
-            ));
+            return Err(unknown_host(host));
         }
         if let Some(origin) = headers.get(header::ORIGIN)
             && origin.as_bytes() != format!("http://{host}").as_bytes()
@@ -195,6 +193,15 @@ impl Access {
             || address.parse::<std::net::IpAddr>().is_ok()
             || self.hosts.iter().any(|it| it.eq_ignore_ascii_case(name))
     }
+}
+
+fn unknown_host(host: &str) -> Refusal {
+    Refusal(
+        StatusCode::FORBIDDEN,
+        format!(
+            "the host {host:?} is none of this listener's names: ask by its address, or add the name to http.admin_hosts"
+        ),
+    )
 }
 
 /// In a time that does not tell how much of it is right: of hashes, not of the texts.
@@ -404,8 +411,48 @@ impl Admin {
         wanted_id(&self.id_from, self.seed, &parts).map_err(|stop| bad(stop.sentence))
     }
 
+    /// For the page: whether a request may ask the workers, without a token that a browser does not send.
+    pub fn may_ask(&self, headers: &HeaderMap) -> bool {
+        self.access.check(headers).is_ok()
+    }
+
+    /// For the page: a host that is none of ours is a name that somebody has turned to this address.
+    ///
+    /// # Errors
+    /// The answer that refuses it.
+    pub fn check_host(&self, headers: &HeaderMap) -> Result<(), Response> {
+        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
+        let host = host.unwrap_or_default();
+        match self.access.knows(host) {
+            true => Ok(()),
+            false => Err(unknown_host(host).into_response()),
+        }
+    }
+
+    /// For the page: the answers to a query as `seen` takes it, or a sentence.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn look_up(&self, query: &str) -> Result<Vec<Answer>, String> {
+        let answers = async {
+            let of = from_query(query)?;
+            let id = self.id(&of)?;
+            let target = Target {
+                topic: of.topic,
+                partition: of.partition,
+            };
+            self.answers(|| Ask::Seen(target.clone(), id), &target)
+                .await
+        };
+        answers.await.map_err(|Refusal(_, sentence)| sentence)
+    }
+
     /// All workers are asked, as partitions move between them.
-    async fn ask(&self, ask: impl Fn() -> Ask, target: &Target) -> Result<Response, Refusal> {
+    async fn answers(
+        &self,
+        ask: impl Fn() -> Ask,
+        target: &Target,
+    ) -> Result<Vec<Answer>, Refusal> {
         let workers = 0..self.control.workers();
         let asked: Vec<_> = workers
             .map(|worker| self.control.order(worker, ask()))
@@ -440,6 +487,12 @@ impl Admin {
             ));
         }
         answers.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        Ok(answers)
+    }
+
+    /// The same, as an answer.
+    async fn ask(&self, ask: impl Fn() -> Ask, target: &Target) -> Result<Response, Refusal> {
+        let answers = self.answers(ask, target).await?;
         let failed = answers.iter().any(|it| it.what == What::NotForgotten);
         let code = if failed {
             StatusCode::SERVICE_UNAVAILABLE

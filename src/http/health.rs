@@ -18,7 +18,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Ready(_) => "ready",
             Self::NotReady(_) => "not ready",
@@ -26,7 +26,7 @@ impl Condition {
         }
     }
 
-    fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         match self {
             Self::Ready(text) | Self::NotReady(text) | Self::Degraded(text) => text,
         }
@@ -49,10 +49,12 @@ pub struct Health {
     components: Arc<Mutex<BTreeMap<String, Held>>>,
 }
 
-struct Held {
-    condition: Condition,
+/// What a component has said.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub condition: Condition,
     /// When the component came to be ready, not ready or degraded; a new text alone leaves it.
-    since: SystemTime,
+    pub since: SystemTime,
 }
 
 impl Health {
@@ -103,6 +105,15 @@ impl Health {
     pub fn is_ready(&self) -> bool {
         let components = self.lock();
         !components.is_empty() && components.values().all(|held| held.condition.is_ready())
+    }
+
+    /// All components, in order of their names.
+    #[must_use]
+    pub fn held(&self) -> Vec<(String, Held)> {
+        let components = self.lock();
+        let held = components.iter();
+        held.map(|(name, held)| (name.clone(), held.clone()))
+            .collect()
     }
 
     /// One line a component: `worker-0: not ready since 12s (2026-01-31T12:00:00Z): text`.

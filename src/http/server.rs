@@ -24,6 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::config;
 use crate::exit::Stop;
 use crate::http::admin::{self, Admin};
+use crate::http::page::{self, Page};
 use crate::http::{Health, Status};
 use crate::metrics::Metrics;
 
@@ -97,13 +98,15 @@ pub async fn serve(
     listeners: Listeners,
     site: Site,
     admin: Arc<Admin>,
+    page: Arc<Page>,
     stop: watch::Receiver<bool>,
 ) {
     let public = routes(PUBLIC_PATHS).with_state(site.clone());
     let admin = routes(ADMIN_PATHS)
         .route("/status", get(status))
         .with_state(site)
-        .nest(admin::BASE, admin::routes(admin));
+        .nest(admin::BASE, admin::routes(admin))
+        .merge(page::routes(page));
     tokio::join!(
         accept(listeners.public, public, stop.clone()),
         accept(listeners.admin, admin, stop)
@@ -111,8 +114,7 @@ pub async fn serve(
 }
 
 const PUBLIC_PATHS: &str = "there is /livez /readyz /readyz?verbose /metrics /version\n";
-const ADMIN_PATHS: &str =
-    "there is /status /admin/v1/openapi.json /livez /readyz /readyz?verbose /metrics /version\n";
+const ADMIN_PATHS: &str = "there is / (the status page) /status /admin/v1/openapi.json /livez /readyz /readyz?verbose /metrics /version\n";
 
 /// `get` also answers HEAD; axum answers 405 to every other method.
 fn routes(paths: &'static str) -> Router<Site> {

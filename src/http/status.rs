@@ -13,12 +13,16 @@ use crate::config::Mode;
 pub struct PartitionStatus {
     pub topic: String,
     pub partition: i32,
+    /// The input that its records are of: another topic in the second of two hops.
+    pub input: String,
     /// One word: restoring, active ...
     pub state: &'static str,
     /// Offset of the next record to be consumed.
     pub next_offset: Option<i64>,
     /// Records between the committed position and the end of the partition.
     pub lag: Option<i64>,
+    /// How long ago the last record that was committed had its timestamp, while others wait behind it; else 0.
+    pub lag_seconds: Option<f64>,
     /// Stream time, in milliseconds since 1970.
     pub stream_time_ms: Option<i64>,
     /// The share of the configured window that the seen set covers, 0 to 1.
@@ -89,6 +93,18 @@ impl Status {
             .collect()
     }
 
+    /// All rows with their workers, in order of topic and number.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(usize, PartitionStatus)> {
+        let table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<_> = table
+            .iter()
+            .flat_map(|(&worker, rows)| rows.iter().map(move |row| (worker, row.clone())))
+            .collect();
+        rows.sort_by(|(_, a), (_, b)| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        rows
+    }
+
     /// The page as JSON, partitions in order of topic and number.
     #[must_use]
     pub fn to_json(&self, ready: bool) -> String {
@@ -125,6 +141,8 @@ mod tests {
         PartitionStatus {
             topic: topic.to_owned(),
             partition,
+            input: topic.to_owned(),
+            lag_seconds: None,
             state: "active",
             next_offset: Some(42),
             lag: Some(0),

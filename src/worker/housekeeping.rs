@@ -60,6 +60,8 @@ impl Worker {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition,
+                input: scope.topic.input().to_owned(),
+                lag_seconds: lag.map(|_| scope.metrics.lag_seconds.get()),
                 state: match (
                     self.shared.control.is_paused(scope.topic.input()),
                     scope.pace.held,
@@ -82,6 +84,8 @@ impl Worker {
             rows.push(PartitionStatus {
                 topic: name.clone(),
                 partition: *partition,
+                input: recovering.topic.input().to_owned(),
+                lag_seconds: None,
                 state: "restoring",
                 next_offset: None,
                 lag: None,

@@ -152,6 +152,7 @@ impl Deployment {
         Instance {
             child,
             http,
+            admin,
             config,
             log,
             store,
@@ -228,6 +229,7 @@ impl Deployment {
 pub struct Instance {
     child: Child,
     pub http: u16,
+    pub admin: u16,
     /// Its config.
     pub config: PathBuf,
     pub log: PathBuf,

@@ -275,6 +275,8 @@ fn row(topic: &str) -> PartitionStatus {
     PartitionStatus {
         topic: topic.to_owned(),
         partition: 0,
+        input: topic.to_owned(),
+        lag_seconds: None,
         state: "active",
         next_offset: None,
         lag: None,

@@ -9,6 +9,7 @@ use super::*;
 use crate::cli::logging::LogLevel;
 use crate::control::Control;
 use crate::http::Condition;
+use crate::http::page::{History, Problems};
 
 pub(super) struct Running {
     runtime: Runtime,
@@ -59,7 +60,15 @@ pub(super) fn start_with(more: &str) -> Running {
     ));
     let (public, admin) = (listeners.public_address, listeners.admin_address);
     let (stop, stopped) = watch::channel(false);
-    let server = runtime.spawn(serve(listeners, site.clone(), interface, stopped));
+    let page = Page::new(
+        &config,
+        site.clone(),
+        Arc::clone(&interface),
+        History::default(),
+        Problems::default(),
+    );
+    let page = Arc::new(page);
+    let server = runtime.spawn(serve(listeners, site.clone(), interface, page, stopped));
     Running {
         runtime,
         site,
@@ -156,10 +165,30 @@ fn the_status_page_is_on_the_admin_listener_alone() {
     assert!(text.contains("\"ready\": false"), "{text}");
     let (code, _, text) = fetch(run.public, "/status");
     assert_eq!((code, text.as_str()), (404, PUBLIC_PATHS));
-    assert_eq!(
-        fetch(run.admin, "/"),
-        (404, "text/plain; charset=utf-8".into(), ADMIN_PATHS.into())
+    let (code, kind, text) = fetch(run.admin, "/");
+    assert_eq!((code, kind.as_str()), (200, "text/html; charset=utf-8"));
+    assert!(
+        text.contains("No part of the process has started yet."),
+        "{text}"
     );
+    let (code, _, text) = fetch(run.public, "/");
+    assert_eq!((code, text.as_str()), (404, PUBLIC_PATHS));
+    let none = (404, "text/plain; charset=utf-8".into(), ADMIN_PATHS.into());
+    assert_eq!(fetch(run.admin, "/nothing"), none);
+}
+
+/// Somebody else's name that was turned to this address (DNS rebinding) sees nothing, and no page of others may
+/// hold ours.
+#[test]
+fn the_page_is_for_its_own_hosts_alone() {
+    let run = start();
+    for path in ["/", "/live"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+        let answer = exchange(run.admin, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    }
+    let answer = exchange(run.admin, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.contains("frame-ancestors 'none'"), "{answer}");
 }
 
 #[test]

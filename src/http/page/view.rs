@@ -1,0 +1,105 @@
+//! Everything that the page shows, as it is at one moment.
+
+use std::time::SystemTime;
+
+use super::Page;
+use super::history::Rates;
+use super::problems::Problem;
+use crate::control::Answer;
+use crate::http::health::Held;
+use crate::http::status::PartitionStatus;
+use crate::metrics::AgeBucket;
+
+/// Partitions that are shown; `/status` has all.
+pub const MOST_ROWS: usize = 200;
+
+pub struct View {
+    pub now: SystemTime,
+    pub group: String,
+    pub instance: String,
+    pub mode: &'static str,
+    pub ready: bool,
+    pub components: Vec<(String, Held)>,
+    pub rates: Vec<Rates>,
+    /// Records and duplicates of the last hour.
+    pub sum: (u64, u64),
+    pub ages: Vec<AgeBucket>,
+    /// With their workers; those that are restored or paused and those with the largest lag where there are
+    /// too many.
+    pub rows: Vec<(usize, PartitionStatus)>,
+    pub partitions: usize,
+    pub problems: Vec<Problem>,
+}
+
+impl Page {
+    pub(super) fn view(&self) -> View {
+        let mut rows = self.site.status.rows();
+        let partitions = rows.len();
+        if partitions > MOST_ROWS {
+            rows.sort_by_key(|(_, row)| (row.state == "active", std::cmp::Reverse(row.lag)));
+            rows.truncate(MOST_ROWS);
+            rows.sort_by(|(_, a), (_, b)| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        }
+        View {
+            now: SystemTime::now(),
+            group: self.names.group.clone(),
+            instance: self.names.instance.clone(),
+            mode: self.names.mode,
+            ready: self.site.health.is_ready(),
+            components: self.site.health.held(),
+            rates: self.history.rates(),
+            sum: self.history.sum(),
+            ages: self.site.metrics.ages(),
+            rows,
+            partitions,
+            problems: self.problems.latest(),
+        }
+    }
+
+    pub(super) async fn look_up(&self, wanted: &Wanted) -> Found {
+        match self.admin.look_up(&wanted.query()).await {
+            Ok(answers) => Found::Answers(answers),
+            Err(sentence) => Found::Refused(sentence),
+        }
+    }
+}
+
+/// An id that is looked up, as the form has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub topic: String,
+    pub id: String,
+    pub hex: bool,
+}
+
+impl Wanted {
+    /// `topic=orders&id=4711&as=text`; `None` where no id is asked for.
+    pub fn of(query: &str) -> Option<Self> {
+        let value = |wanted: &str| {
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            pairs.find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))
+        };
+        let id = value("id").filter(|id| !id.is_empty())?;
+        Some(Self {
+            topic: value("topic").unwrap_or_default(),
+            id,
+            hex: value("as").is_some_and(|it| it == "hex"),
+        })
+    }
+
+    /// As the admin interface has it.
+    fn query(&self) -> String {
+        let name = if self.hex { "id_hex" } else { "id" };
+        form_urlencoded::Serializer::new(String::new())
+            .append_pair("topic", &self.topic)
+            .append_pair(name, &self.id)
+            .finish()
+    }
+}
+
+/// What came of looking up an id.
+pub enum Found {
+    NotAsked,
+    Refused(String),
+    Answers(Vec<Answer>),
+}
