@@ -419,13 +419,13 @@ impl Admin {
     /// For the page: a host that is none of ours is a name that somebody has turned to this address.
     ///
     /// # Errors
-    /// The answer that refuses it.
-    pub fn check_host(&self, headers: &HeaderMap) -> Result<(), Response> {
+    /// Why it is refused.
+    pub fn check_host(&self, headers: &HeaderMap) -> Result<(), String> {
         let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
         let host = host.unwrap_or_default();
         match self.access.knows(host) {
             true => Ok(()),
-            false => Err(unknown_host(host).into_response()),
+            false => Err(unknown_host(host).1),
         }
     }
 

@@ -100,8 +100,8 @@ async fn index(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refusal) = page.admin.check_host(&headers) {
-        return refusal;
+    if let Err(sentence) = page.admin.check_host(&headers) {
+        return (StatusCode::FORBIDDEN, sentence + "\n").into_response();
     }
     let wanted = view::Wanted::of(query.as_deref().unwrap_or_default());
     let found = match &wanted {
@@ -118,8 +118,8 @@ async fn index(
 
 /// The page again every two seconds, for the script to replace what differs.
 async fn live(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = page.admin.check_host(&headers) {
-        return refusal;
+    if let Err(sentence) = page.admin.check_host(&headers) {
+        return (StatusCode::FORBIDDEN, sentence + "\n").into_response();
     }
     let Ok(permit) = Arc::clone(&page.streams).try_acquire_owned() else {
         let sentence = format!("{STREAMS} pages are kept up to date already\n");
