@@ -16,8 +16,15 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What no log may hold.
 const MARKER: &str = "sesame-4711";
-/// Lines that differ in one of these speak of different things.
-const PLACES: [&str; 3] = ["partition=", "worker=", "component="];
+/// Lines that differ in one of these speak of different things, as docs/logs.md has it.
+const PLACES: [&str; 6] = [
+    "partition=",
+    "partitions=",
+    "worker=",
+    "component=",
+    "topic=",
+    "journal=",
+];
 
 /// The one broker of these tests, for one of them at a time: it is killed.
 fn cluster() -> MutexGuard<'static, Cluster> {
