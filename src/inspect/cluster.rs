@@ -82,12 +82,18 @@ impl Cluster {
             }
             let topic = own.judged(&input_name);
             let journal = own.journal_of(&topic);
-            let found = cluster
-                .admin
-                .describe(&[&topic, &journal, &input_name])
-                .map_err(unreachable)?;
-            let [Some(input), journal_found, Some(of)] = &found[..] else {
+            let mut asked = vec![topic.as_str(), journal.as_str()];
+            if topic != input_name {
+                asked.push(&input_name);
+            }
+            let found = cluster.admin.describe(&asked).map_err(unreachable)?;
+            let [Some(input), journal_found, of_two_hops @ ..] = &found[..] else {
                 continue;
+            };
+            let input_id = match of_two_hops {
+                [Some(first)] => first.id.clone(),
+                [None] => continue,
+                _ => input.id.clone(),
             };
             let Some(journal_found) = journal_found else {
                 cluster.missing.push(format!(
@@ -101,7 +107,7 @@ impl Cluster {
                 .map_err(unreachable)?;
             cluster.inputs.push(Input {
                 input: input_name,
-                input_id: of.id.clone(),
+                input_id,
                 partitions: input.partitions.min(journal_found.partitions),
                 committed: committed.into_iter().collect(),
                 lineage: Lineage {
