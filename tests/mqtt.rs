@@ -120,7 +120,7 @@ fn interrupted() {
     let pid = i32::try_from(scene.id()).expect("a process id");
     // SAFETY: kill takes two plain integers; the child has not been waited for, so the id is its.
     unsafe { libc::kill(pid, libc::SIGINT) };
-    assert_eq!(scene.wait().expect("its end").code(), Some(1));
+    assert_eq!(scene.wait().expect("its end").code(), Some(130));
     assert!(said.any(|line| line.contains("nothing is left running")));
     let deadline = Instant::now() + Duration::from_secs(10);
     for address in addresses {
