@@ -412,8 +412,12 @@ impl Admin {
     }
 
     /// For the page: whether a request may ask the workers, without a token that a browser does not send.
-    pub fn may_ask(&self, headers: &HeaderMap) -> bool {
-        self.access.check(headers).is_ok()
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn may_ask(&self, headers: &HeaderMap) -> Result<(), String> {
+        let checked = self.access.check(headers);
+        checked.map_err(|Refusal(_, sentence)| sentence)
     }
 
     /// For the page: a host that is none of ours is a name that somebody has turned to this address.

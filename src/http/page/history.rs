@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::metrics::{Metrics, Totals};
 
@@ -21,7 +21,7 @@ pub struct Rates {
 
 /// Clones share one.
 #[derive(Clone, Default)]
-pub struct History(Arc<Mutex<VecDeque<Totals>>>);
+pub struct History(Arc<Mutex<VecDeque<(Instant, Totals)>>>);
 
 impl History {
     /// Samples for as long as it is polled.
@@ -30,27 +30,31 @@ impl History {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.add(metrics.totals());
+            self.add(Instant::now(), metrics.totals());
         }
     }
 
-    pub fn add(&self, totals: Totals) {
+    pub fn add(&self, at: Instant, totals: Totals) {
         let mut samples = self.lock();
         if samples.len() > SAMPLES {
             samples.pop_front();
         }
-        samples.push_back(totals);
+        samples.push_back((at, totals));
     }
 
     /// Oldest first; one fewer than there are samples.
     pub fn rates(&self) -> Vec<Rates> {
         let samples = self.lock();
         let between = samples.iter().zip(samples.iter().skip(1));
-        let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / EVERY.as_secs_f64();
         between
-            .map(|(from, to)| Rates {
-                received: rate(from.received, to.received),
-                duplicates: rate(from.duplicates, to.duplicates),
+            .map(|((began, from), (ended, to))| {
+                // A process that stood still has slept over some.
+                let took = ended.duration_since(*began).as_secs_f64().max(0.001);
+                let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / took;
+                Rates {
+                    received: rate(from.received, to.received),
+                    duplicates: rate(from.duplicates, to.duplicates),
+                }
             })
             .collect()
     }
@@ -59,7 +63,7 @@ impl History {
     pub fn sum(&self) -> (u64, u64) {
         let samples = self.lock();
         match (samples.front(), samples.back()) {
-            (Some(from), Some(to)) => (
+            (Some((_, from)), Some((_, to))) => (
                 to.received.saturating_sub(from.received),
                 to.duplicates.saturating_sub(from.duplicates),
             ),
@@ -67,7 +71,7 @@ impl History {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Totals>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Totals)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,11 +84,14 @@ mod tests {
     fn an_hour_is_kept_and_no_more() {
         let history = History::default();
         assert_eq!((history.rates().len(), history.sum()), (0, (0, 0)));
+        let mut at = Instant::now();
         for number in 0..1000 {
-            history.add(Totals {
+            at += EVERY;
+            let totals = Totals {
                 received: 100 * number,
                 duplicates: 10 * number,
-            });
+            };
+            history.add(at, totals);
         }
         let rates = history.rates();
         assert_eq!(rates.len(), SAMPLES);

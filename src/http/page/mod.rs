@@ -104,15 +104,14 @@ async fn index(
         return (StatusCode::FORBIDDEN, sentence + "\n").into_response();
     }
     let wanted = view::Wanted::of(query.as_deref().unwrap_or_default());
+    let may_ask = page.admin.may_ask(&headers);
+    let may_ask = may_ask.as_ref().map(|()| ()).map_err(String::as_str);
     let found = match &wanted {
-        Some(wanted) if page.admin.may_ask(&headers) => page.look_up(wanted).await,
-        Some(_) => Found::Refused(
-            "looking up needs the token of http.admin_token: kafka-dedup admin seen".to_owned(),
-        ),
-        None => Found::NotAsked,
+        Some(wanted) if may_ask.is_ok() => page.look_up(wanted).await,
+        _ => Found::NotAsked,
     };
-    let can_ask = page.admin.may_ask(&headers);
-    let whole = render::page(&page.view(), &page.config, wanted.as_ref(), &found, can_ask);
+    let view = page.view();
+    let whole = render::page(&view, &page.config, wanted.as_ref(), &found, may_ask);
     html(whole.into_string())
 }
 

@@ -5,6 +5,7 @@
   const live = document.getElementById("live");
   const told = document.getElementById("told");
   let heard = Date.now();
+  let refused = false;
 
   const same = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName;
   const morph = (from, to) => {
@@ -38,19 +39,25 @@
     const events = new EventSource("/live");
     events.onmessage = (event) => {
       heard = Date.now();
+      refused = false;
       const page = new DOMParser().parseFromString(event.data, "text/html");
       morph(live, page.getElementById("live"));
       say("Live.");
     };
     events.onerror = () => {
       // It connects again by itself, unless the server has refused.
-      if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+      if (events.readyState === EventSource.CLOSED) {
+        refused = true;
+        setTimeout(listen, 5000);
+      }
     };
   };
   setInterval(() => {
     if (Date.now() - heard > 7000) {
       const at = new Date(heard).toLocaleTimeString();
-      say(`Not live: nothing was heard from the process since ${at}. What is shown is from then.`);
+      say(refused
+        ? `Not live: as many pages as may be are kept up to date already. What is shown is from ${at}.`
+        : `Not live: nothing was heard from the process since ${at}. What is shown is from then.`);
     }
   }, 1000);
   listen();

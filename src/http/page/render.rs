@@ -22,7 +22,7 @@ pub fn page(
     config: &str,
     wanted: Option<&Wanted>,
     found: &Found,
-    can_ask: bool,
+    may_ask: Result<(), &str>,
 ) -> Markup {
     html! {
         (DOCTYPE)
@@ -49,7 +49,7 @@ pub fn page(
                 }
                 main {
                     (live(view))
-                    (look_up(view, wanted, found, can_ask))
+                    (look_up(view, wanted, found, may_ask))
                     section aria-labelledby="config" {
                         h2 #config { "Configuration" }
                         details {
@@ -90,7 +90,7 @@ pub fn live(view: &View) -> Markup {
                 }
             }
             (throughput(view))
-            (problems(&view.problems))
+            (problems(&view.problems, &view.log_level))
             (partitions(view))
             (ages(view))
         }
@@ -118,7 +118,6 @@ fn state(view: &View) -> Markup {
     };
     let not_ready = says(|it| matches!(it, Condition::NotReady(_)));
     let degraded = says(|it| matches!(it, Condition::Degraded(_)));
-    let behind: i64 = view.rows.iter().filter_map(|(_, row)| row.lag).sum();
     html! {
         @if !view.ready && not_ready.is_empty() {
             p.state.bad { strong { "Not ready." } " No part of the process has started yet." }
@@ -129,7 +128,7 @@ fn state(view: &View) -> Markup {
         } @else {
             p.state { strong { "Ready." } " "
                 @match view.partitions { 1 => "1 partition", several => { (several) " partitions" } }
-                ", " (grouped(behind.unsigned_abs())) " records behind."
+                ", " (grouped(view.behind)) " records behind."
             }
         }
     }
@@ -178,12 +177,12 @@ fn points(rates: &[Rates], most: f64, of: fn(&Rates) -> f64) -> String {
     text
 }
 
-fn problems(problems: &[Problem]) -> Markup {
+fn problems(problems: &[Problem], log_level: &str) -> Markup {
     html! {
         section aria-labelledby="problems" {
             h2 #problems { "Last problems" }
             @if problems.is_empty() {
-                p { "No warning or error since the process started." }
+                p { "No warning or error since the process started, as far as log.level lets them through (" (log_level) ")." }
             } @else {
                 ul.problems { @for problem in problems { li {
                     strong class=(if problem.is_error { "bad-text" } else { "warn-text" }) {
@@ -201,16 +200,14 @@ fn problems(problems: &[Problem]) -> Markup {
 }
 
 fn partitions(view: &View) -> Markup {
-    let restoring: Vec<i64> = (view.rows.iter())
-        .filter_map(|(_, row)| row.restore_remaining)
-        .collect();
+    let (restoring, left) = view.restoring;
     html! {
         section aria-labelledby="partitions" {
             h2 #partitions { "Partitions" }
-            @if !restoring.is_empty() {
+            @if restoring > 0 {
                 p.warn-text {
-                    (restoring.len()) " of " (view.partitions) " are being restored: "
-                    (grouped(restoring.iter().sum::<i64>().unsigned_abs())) " journal offsets to go. They are not read meanwhile."
+                    (restoring) " of " (view.partitions) " are being restored: "
+                    (grouped(left)) " journal offsets to go. They are not read meanwhile."
                 }
             }
             @if view.rows.is_empty() {
@@ -293,23 +290,27 @@ fn ages(view: &View) -> Markup {
     }
 }
 
-fn look_up(view: &View, wanted: Option<&Wanted>, found: &Found, can_ask: bool) -> Markup {
-    let mut topics: Vec<&str> = view
-        .rows
-        .iter()
-        .map(|(_, row)| row.input.as_str())
-        .collect();
-    topics.sort_unstable();
-    topics.dedup();
+fn look_up(
+    view: &View,
+    wanted: Option<&Wanted>,
+    found: &Found,
+    may_ask: Result<(), &str>,
+) -> Markup {
     let is_chosen = |topic: &str| wanted.is_some_and(|it| it.topic == topic);
     html! {
         section aria-labelledby="look-up" {
             h2 #look-up { "Is an id remembered?" }
-            @if can_ask {
+            @if let Err(sentence) = may_ask {
+                p { "The workers are not asked from here: " (sentence) ". " code { "kafka-dedup admin -c dedup.yaml seen --topic T --id ID" } " does." }
+            } @else {
                 form action="/#look-up" method="get" {
-                    label { "topic" select name="topic" {
-                        @for topic in topics { option value=(topic) selected[is_chosen(topic)] { (topic) } }
-                    } }
+                    @if view.topics.is_empty() {
+                        label { "topic" input name="topic" required maxlength="249" autocomplete="off" value=[wanted.map(|it| &it.topic)]; }
+                    } @else {
+                        label { "topic" select name="topic" {
+                            @for topic in &view.topics { option value=(topic) selected[is_chosen(topic)] { (topic) } }
+                        } }
+                    }
                     label { "id" input name="id" required maxlength="4096" autocomplete="off" value=[wanted.map(|it| &it.id)]; }
                     label { "as" select name="as" {
                         option value="text" { "text" }
@@ -317,8 +318,6 @@ fn look_up(view: &View, wanted: Option<&Wanted>, found: &Found, can_ask: bool) -
                     } }
                     button { "Look up" }
                 }
-            } @else {
-                p { "Asking the workers needs the token of http.admin_token: " code { "kafka-dedup admin -c dedup.yaml seen --topic T --id ID" } "." }
             }
             @match found {
                 Found::NotAsked => {}

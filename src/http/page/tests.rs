@@ -61,6 +61,10 @@ fn view(components: Vec<(String, Held)>) -> View {
         ],
         rows: vec![(0, row(HOSTILE, 0))],
         partitions: 1,
+        behind: 1234,
+        restoring: (0, 0),
+        topics: vec![HOSTILE.to_owned()],
+        log_level: "info".to_owned(),
         problems: vec![Problem {
             is_error: true,
             sentence: HOSTILE.to_owned(),
@@ -127,7 +131,7 @@ fn nothing_that_comes_from_outside_is_taken_for_html() {
         Found::Answers(vec![answer]),
         Found::Refused(HOSTILE.to_owned()),
     ] {
-        let page = render::page(&view, HOSTILE, Some(&wanted), &found, true).into_string();
+        let page = render::page(&view, HOSTILE, Some(&wanted), &found, Ok(())).into_string();
         assert_eq!(page.matches("<script").count(), 1, "{page}");
         assert!(!page.contains("alert(1)</script"), "{page}");
     }
@@ -141,7 +145,9 @@ fn a_page_of_many_partitions_is_bounded() {
         .take(MOST_ROWS)
         .collect();
     many.partitions = 1000;
+    many.restoring = (900, 12_345);
     let page = render::live(&many).into_string();
+    assert!(page.contains("900 of 1000 are being restored: 12,345 journal"));
     assert!(page.contains("200 of 1000: those that are not read"));
     assert!(page.len() < 200_000, "{}", page.len());
 }

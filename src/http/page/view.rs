@@ -27,7 +27,14 @@ pub struct View {
     /// With their workers; those that are restored or paused and those with the largest lag where there are
     /// too many.
     pub rows: Vec<(usize, PartitionStatus)>,
+    /// Of all partitions, shown or not: how many, records that wait, those that are restored with the journal
+    /// offsets that are left, and their inputs.
     pub partitions: usize,
+    pub behind: u64,
+    pub restoring: (usize, u64),
+    pub topics: Vec<String>,
+    /// Beyond which nothing is among the problems.
+    pub log_level: String,
     pub problems: Vec<Problem>,
 }
 
@@ -35,6 +42,19 @@ impl Page {
     pub(super) fn view(&self) -> View {
         let mut rows = self.site.status.rows();
         let partitions = rows.len();
+        let sum = |of: fn(&PartitionStatus) -> Option<i64>| -> u64 {
+            let known = rows.iter().filter_map(|(_, row)| of(row));
+            known.sum::<i64>().max(0).unsigned_abs()
+        };
+        let behind = sum(|row| row.lag);
+        let is_restored = |(_, row): &&(usize, PartitionStatus)| row.restore_remaining.is_some();
+        let restoring = (
+            rows.iter().filter(is_restored).count(),
+            sum(|row| row.restore_remaining),
+        );
+        let mut topics: Vec<String> = rows.iter().map(|(_, row)| row.input.clone()).collect();
+        topics.sort_unstable();
+        topics.dedup();
         if partitions > MOST_ROWS {
             rows.sort_by_key(|(_, row)| (row.state == "active", std::cmp::Reverse(row.lag)));
             rows.truncate(MOST_ROWS);
@@ -52,6 +72,10 @@ impl Page {
             ages: self.site.metrics.ages(),
             rows,
             partitions,
+            behind,
+            restoring,
+            topics,
+            log_level: self.admin.level.current(),
             problems: self.problems.latest(),
         }
     }
