@@ -105,7 +105,7 @@ async fn index(
     }
     let wanted = view::Wanted::of(query.as_deref().unwrap_or_default());
     let may_ask = page.admin.may_ask(&headers);
-    let may_ask = may_ask.as_ref().map(|()| ()).map_err(String::as_str);
+    let may_ask = may_ask.as_ref().copied().map_err(String::as_str);
     let found = match &wanted {
         Some(wanted) if may_ask.is_ok() => page.look_up(wanted).await,
         _ => Found::NotAsked,
