@@ -151,12 +151,8 @@ pub(super) const COMMANDS: [&str; 9] = [
 
 impl Access {
     fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let text = |name: header::HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
         let forbidden = |sentence: String| Err(Refusal(StatusCode::FORBIDDEN, sentence));
-        let host = text(header::HOST).unwrap_or_default();
-        if !self.knows(host) {
-            return Err(unknown_host(host));
-        }
+        let host = self.check_host(headers)?;
         if let Some(origin) = headers.get(header::ORIGIN)
             && origin.as_bytes() != format!("http://{host}").as_bytes()
         {
@@ -171,13 +167,29 @@ impl Access {
                 ),
             };
         };
-        let given = text(header::AUTHORIZATION).and_then(|it| it.strip_prefix("Bearer "));
+        let given = headers.get(header::AUTHORIZATION);
+        let given = given.and_then(|it| it.to_str().ok()?.strip_prefix("Bearer "));
         match given.is_some_and(|given| are_equal(given, token)) {
             true => Ok(()),
             false => Err(Refusal(
                 StatusCode::UNAUTHORIZED,
                 "send the header Authorization: Bearer TOKEN, with the token of http.admin_token"
                     .to_owned(),
+            )),
+        }
+    }
+
+    /// The host that was asked for, if it is this listener.
+    fn check_host<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
+        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
+        let host = host.unwrap_or_default();
+        match self.knows(host) {
+            true => Ok(host),
+            false => Err(Refusal(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "the host {host:?} is none of this listener's names: ask by its address, or add the name to http.admin_hosts"
+                ),
             )),
         }
     }
@@ -193,15 +205,6 @@ impl Access {
             || address.parse::<std::net::IpAddr>().is_ok()
             || self.hosts.iter().any(|it| it.eq_ignore_ascii_case(name))
     }
-}
-
-fn unknown_host(host: &str) -> Refusal {
-    Refusal(
-        StatusCode::FORBIDDEN,
-        format!(
-            "the host {host:?} is none of this listener's names: ask by its address, or add the name to http.admin_hosts"
-        ),
-    )
 }
 
 /// In a time that does not tell how much of it is right: of hashes, not of the texts.
@@ -263,6 +266,15 @@ struct OfId {
     id: Vec<String>,
     #[serde(default)]
     id_hex: Vec<String>,
+}
+
+impl OfId {
+    fn target(self) -> Target {
+        Target {
+            topic: self.topic,
+            partition: self.partition,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -341,13 +353,8 @@ async fn seen(
     State(admin): State<Arc<Admin>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
-    let of = from_query(query.as_deref().unwrap_or_default())?;
-    let id = admin.id(&of)?;
-    let target = Target {
-        topic: of.topic,
-        partition: of.partition,
-    };
-    admin.ask(|| Ask::Seen(target.clone(), id), &target).await
+    let answers = admin.seen(query.as_deref().unwrap_or_default()).await?;
+    Ok(done(&json!({"partitions": answers})))
 }
 
 async fn forget(
@@ -357,10 +364,7 @@ async fn forget(
 ) -> Result<Response, Refusal> {
     let of: OfId = body(&headers, &bytes)?;
     let id = admin.id(&of)?;
-    let target = Target {
-        topic: of.topic,
-        partition: of.partition,
-    };
+    let target = of.target();
     admin.ask(|| Ask::Forget(target.clone(), id), &target).await
 }
 
@@ -425,12 +429,8 @@ impl Admin {
     /// # Errors
     /// Why it is refused.
     pub fn check_host(&self, headers: &HeaderMap) -> Result<(), String> {
-        let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
-        let host = host.unwrap_or_default();
-        match self.access.knows(host) {
-            true => Ok(()),
-            false => Err(unknown_host(host).1),
-        }
+        let checked = self.access.check_host(headers).map(drop);
+        checked.map_err(|Refusal(_, sentence)| sentence)
     }
 
     /// For the page: the answers to a query as `seen` takes it, or a sentence.
@@ -438,17 +438,16 @@ impl Admin {
     /// # Errors
     /// Why there is no answer.
     pub async fn look_up(&self, query: &str) -> Result<Vec<Answer>, String> {
-        let answers = async {
-            let of = from_query(query)?;
-            let id = self.id(&of)?;
-            let target = Target {
-                topic: of.topic,
-                partition: of.partition,
-            };
-            self.answers(|| Ask::Seen(target.clone(), id), &target)
-                .await
-        };
-        answers.await.map_err(|Refusal(_, sentence)| sentence)
+        let answers = self.seen(query).await;
+        answers.map_err(|Refusal(_, sentence)| sentence)
+    }
+
+    async fn seen(&self, query: &str) -> Result<Vec<Answer>, Refusal> {
+        let of = from_query(query)?;
+        let id = self.id(&of)?;
+        let target = of.target();
+        let ask = || Ask::Seen(target.clone(), id);
+        self.answers(ask, &target).await
     }
 
     /// All workers are asked, as partitions move between them.

@@ -39,9 +39,9 @@ pub struct PartitionStatus {
 
 /// The table, and who we are. Shared by the workers and the admin listener.
 pub struct Status {
-    group: String,
-    instance: String,
-    mode: &'static str,
+    pub group: String,
+    pub instance: String,
+    pub mode: &'static str,
     rows: Mutex<BTreeMap<usize, Vec<PartitionStatus>>>,
 }
 
@@ -52,14 +52,14 @@ struct Page<'a> {
     instance: &'a str,
     mode: &'static str,
     ready: bool,
-    partitions: Vec<Row<'a>>,
+    partitions: Vec<Row>,
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct Row {
     worker: usize,
     #[serde(flatten)]
-    partition: &'a PartitionStatus,
+    partition: PartitionStatus,
 }
 
 impl Status {
@@ -101,32 +101,24 @@ impl Status {
             .iter()
             .flat_map(|(&worker, rows)| rows.iter().map(move |row| (worker, row.clone())))
             .collect();
-        rows.sort_by(|(_, a), (_, b)| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        rows.sort_by(|(worker, a), (other, b)| {
+            (&a.topic, a.partition, worker).cmp(&(&b.topic, b.partition, other))
+        });
         rows
     }
 
     /// The page as JSON, partitions in order of topic and number.
     #[must_use]
     pub fn to_json(&self, ready: bool) -> String {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut partitions: Vec<Row<'_>> = rows
-            .iter()
-            .flat_map(|(&worker, rows)| rows.iter().map(move |partition| Row { worker, partition }))
-            .collect();
-        partitions.sort_by(|a, b| {
-            (&a.partition.topic, a.partition.partition, a.worker).cmp(&(
-                &b.partition.topic,
-                b.partition.partition,
-                b.worker,
-            ))
-        });
+        let rows = self.rows();
+        let row = |(worker, partition)| Row { worker, partition };
         let page = Page {
             version: env!("CARGO_PKG_VERSION"),
             group: &self.group,
             instance: &self.instance,
             mode: self.mode,
             ready,
-            partitions,
+            partitions: rows.into_iter().map(row).collect(),
         };
         // Strings and numbers always serialize; should they not, the page says why.
         serde_json::to_string_pretty(&page).unwrap_or_else(|error| error.to_string()) + "\n"

@@ -207,7 +207,7 @@ fn one(
             // What is trimmed meanwhile is remembered no longer.
             End::Trimmed if attempts < ATTEMPTS => {
                 attempts += 1;
-                at = at.max(place.low()?);
+                at = at.max(place.watermarks()?.0);
             }
             End::Trimmed | End::Open(_) => {
                 return Err(Trouble::Stop(Stop::unreachable(format!(

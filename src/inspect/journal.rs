@@ -57,11 +57,7 @@ pub(super) fn look(
     Ok(partitions)
 }
 
-pub(super) fn watermarks(
-    cluster: &Cluster,
-    input: &Input,
-    partition: i32,
-) -> Result<(i64, i64), Stop> {
+fn watermarks(cluster: &Cluster, input: &Input, partition: i32) -> Result<(i64, i64), Stop> {
     let watermarks = cluster.admin.watermarks(&input.journal, partition);
     watermarks.map_err(|error| match error {
         PrepareError::Stop(stop) => stop,
@@ -90,12 +86,17 @@ impl Place<'_> {
         self.input.identity(self.partition)
     }
 
-    /// Where it begins now.
+    /// Journal and partition, for a person.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.input.journal, self.partition)
+    }
+
+    /// Where it begins and ends now.
     ///
     /// # Errors
     /// 69 where Kafka does not answer.
-    pub fn low(&self) -> Result<i64, Stop> {
-        Ok(watermarks(self.cluster, self.input, self.partition)?.0)
+    pub fn watermarks(&self) -> Result<(i64, i64), Stop> {
+        watermarks(self.cluster, self.input, self.partition)
     }
 
     /// Reads all of it into a scan.
@@ -109,7 +110,7 @@ impl Place<'_> {
         empty: Scan,
     ) -> Result<Read, Stop> {
         for _ in 0..ATTEMPTS {
-            let (low, high) = watermarks(self.cluster, self.input, self.partition)?;
+            let (low, high) = self.watermarks()?;
             let mut scan = empty.clone();
             let mut at = low;
             let end = reader.read(&self.input.journal, self.partition, low..high, |record| {
@@ -194,8 +195,8 @@ impl Place<'_> {
 
     fn trimmed(&self) -> Stop {
         Stop::unreachable(format!(
-            "the journal {}-{} is trimmed faster than it is read: try again",
-            self.input.journal, self.partition
+            "the journal {} is trimmed faster than it is read: try again",
+            self.name()
         ))
     }
 }

@@ -112,6 +112,18 @@ struct Asked {
 }
 
 impl Asked {
+    /// Of all partitions of one input.
+    fn of_topic(config: &Config, topic: &str, interrupt: &Interrupt) -> Self {
+        Self {
+            config: config.clone(),
+            selection: Selection {
+                topic: Some(topic.to_owned()),
+                partition: None,
+            },
+            interrupt: interrupt.clone(),
+        }
+    }
+
     /// # Errors
     /// Somebody has asked the command to end (130).
     fn go_on(&self) -> Result<(), Stop> {
@@ -244,42 +256,17 @@ pub(crate) fn journal_ends(
     topic: &str,
     interrupt: &Interrupt,
 ) -> Result<Vec<JournalEnd>, Stop> {
-    let asked = Asked {
-        config: config.clone(),
-        selection: Selection {
-            topic: Some(topic.to_owned()),
-            partition: None,
-        },
-        interrupt: interrupt.clone(),
-    };
+    let asked = Asked::of_topic(config, topic, interrupt);
     let cluster = Cluster::look(&asked.config, &asked.selection)?;
     let mut reader = journal::Reader::new(&asked)?;
     let mut ends = Vec::new();
-    for (input, partition) in cluster.partitions(&asked.selection) {
-        let place = journal::Place {
-            cluster: &cluster,
-            input,
-            partition,
-        };
+    for place in places(&cluster, &asked.selection) {
         let empty = journal::Scan::new(place.identity(), None);
         let read = place.whole(&mut reader, &Progress::none(), empty)?;
         if let Some(open) = read.open_note() {
-            let journal = &input.journal;
-            return Err(Stop::restart(format!("{journal}-{partition}: {open}")));
+            return Err(Stop::restart(format!("{}: {open}", place.name())));
         }
-        if !read.scan.is_sound() {
-            return Err(Stop::contradiction(format!(
-                "the journal {}-{partition} cannot be trusted: {}",
-                input.journal,
-                read.scan.notes().join("; ")
-            )));
-        }
-        ends.extend(read.scan.next_offset().map(|input_offset| JournalEnd {
-            partition,
-            input_offset,
-            is_preload: read.scan.is_preload,
-            terms: read.scan.terms,
-        }));
+        ends.extend(JournalEnd::of(&place, read.scan)?);
     }
     Ok(ends)
 }
@@ -295,47 +282,54 @@ pub(crate) fn journal_end(
     topic: &str,
     interrupt: &Interrupt,
 ) -> Result<Option<JournalEnd>, Stop> {
-    let asked = Asked {
-        config: config.clone(),
-        selection: Selection {
-            topic: Some(topic.to_owned()),
-            partition: None,
-        },
-        interrupt: interrupt.clone(),
-    };
+    let asked = Asked::of_topic(config, topic, interrupt);
     let cluster = Cluster::look(&asked.config, &asked.selection)?;
     let mut reader = journal::Reader::hasty(&asked)?;
     let mut open = None;
-    for (input, partition) in cluster.partitions(&asked.selection) {
-        let place = journal::Place {
-            cluster: &cluster,
-            input,
-            partition,
-        };
-        let range = journal::watermarks(&cluster, input, partition)?;
-        let read = place.ends(&mut reader, range, None)?;
-        let journal = &input.journal;
-        if !read.scan.is_sound() {
-            return Err(Stop::contradiction(format!(
-                "the journal {journal}-{partition} cannot be trusted: {}",
-                read.scan.notes().join("; ")
-            )));
-        }
-        if let Some(input_offset) = read.scan.next_offset() {
-            return Ok(Some(JournalEnd {
-                partition,
-                input_offset,
-                is_preload: read.scan.is_preload,
-                terms: read.scan.terms,
-            }));
-        }
-        if let Some(note) = read.open_note() {
-            open = Some(format!("{journal}-{partition}: {note}"));
+    for place in places(&cluster, &asked.selection) {
+        let read = place.ends(&mut reader, place.watermarks()?, None)?;
+        open = read.open_note().map(|note| (place.name(), note)).or(open);
+        if let Some(end) = JournalEnd::of(&place, read.scan)? {
+            return Ok(Some(end));
         }
     }
     match open {
-        Some(note) => Err(Stop::restart(note)),
+        Some((journal, note)) => Err(Stop::restart(format!("{journal}: {note}"))),
         None => Ok(None),
+    }
+}
+
+fn places<'a>(
+    cluster: &'a Cluster,
+    selection: &Selection,
+) -> impl Iterator<Item = journal::Place<'a>> {
+    let partitions = cluster.partitions(selection).into_iter();
+    partitions.map(move |(input, partition)| journal::Place {
+        cluster,
+        input,
+        partition,
+    })
+}
+
+impl JournalEnd {
+    /// `None` where there is no run.
+    ///
+    /// # Errors
+    /// 78 where what was read cannot be trusted.
+    fn of(place: &journal::Place<'_>, scan: journal::Scan) -> Result<Option<Self>, Stop> {
+        if !scan.is_sound() {
+            return Err(Stop::contradiction(format!(
+                "the journal {} cannot be trusted: {}",
+                place.name(),
+                scan.notes().join("; ")
+            )));
+        }
+        Ok(scan.next_offset().map(|input_offset| Self {
+            partition: place.partition,
+            input_offset,
+            is_preload: scan.is_preload,
+            terms: scan.terms,
+        }))
     }
 }
 

@@ -118,7 +118,7 @@ impl Room {
                 ))));
             }
             (Some(offset), _) if offset > input_high && request.is_between_hops() => {
-                return Err(Trouble::Stop(between_made_anew(request, group)));
+                return Err(Trouble::Stop(between_lost(topic, &request.input, group)));
             }
             (Some(offset), _) if offset > input_high => {
                 return Err(Trouble::Stop(Stop::contradiction(format!(
@@ -157,7 +157,7 @@ impl Room {
             Some((_, Ok(found))) if is_another(&found.id, &request.lineage.topic_id) => {
                 let group = &self.config.kafka.group_id;
                 Err(Trouble::Stop(match request.is_between_hops() {
-                    true => between_made_anew(request, group),
+                    true => between_lost(name, &request.input, group),
                     false => made_anew(name, &request.to_begin_anew),
                 }))
             }
@@ -180,17 +180,11 @@ pub(crate) fn made_anew(topic: &str, to_begin_anew: &str) -> Stop {
     ))
 }
 
-/// The same of the topic between two hops (78). What was judged is known all the same.
-pub(super) fn between_made_anew(request: &Request, group: &str) -> Stop {
-    let Request { topic, input, .. } = request;
-    Stop::contradiction(between_lost(topic, input, group))
-}
-
-/// What to do where a topic between two hops is gone.
-pub(crate) fn between_lost(topic: &str, input: &str, group: &str) -> String {
-    format!(
+/// The same of the topic between two hops, or it is gone (78). What was judged is known all the same.
+pub(crate) fn between_lost(topic: &str, input: &str, group: &str) -> Stop {
+    Stop::contradiction(format!(
         "the repartition topic {topic} was deleted: records that were on their way in it are lost. To have them judged again, set the group's offsets of the input back to a time before they came, within the window, as what was judged is known: kafka-consumer-groups --reset-offsets --to-datetime TIME --topic {input} --group {group} --execute. In any case, when {topic} is there again (a start makes it): kafka-consumer-groups --reset-offsets --to-earliest --topic {topic} --group {group} --execute, then start again"
-    )
+    ))
 }
 
 fn in_doubt(error: &KafkaError) -> Trouble {

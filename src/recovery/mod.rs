@@ -50,8 +50,6 @@ pub struct Request {
     pub journal: Option<String>,
     /// Where to begin when nothing was committed.
     pub start: Start,
-    /// The same of the input, which differs in the second of two hops.
-    pub input_start: Start,
     /// Whose runs to expect.
     pub identity: Identity,
     /// Whose seen set to look for in the store.

@@ -1,6 +1,6 @@
 //! Step 4 of recovery: the partition is handed over, if journal and committed offset agree.
 
-use super::locate::between_made_anew;
+use super::locate::between_lost;
 use super::{Job, Key, Recovered, Request, Restored, Room, Stage};
 use crate::config::{Changed, Config, Start};
 use crate::exit::Stop;
@@ -96,13 +96,11 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
         )));
     }
     if !committed && is_preload {
-        return Err(Stop::contradiction(format!(
-            "{topic}-{partition}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
-        )));
+        return Err(preload_unfinished(&format!("{topic}-{partition}"), journal));
     }
     let is_shorter = last_run.is_some_and(|reached| reached > located.input_end);
     if !committed && is_shorter && request.is_between_hops() {
-        return Err(between_made_anew(&request, group));
+        return Err(between_lost(topic, &request.input, group));
     }
     if !committed && has_runs {
         let reached = last_run.map_or_else(String::new, |offset| {
@@ -136,7 +134,7 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
             window.begin_here();
         }
     }
-    if !committed && !has_runs && !begins_with_its_input(&request, input_offset) {
+    if !committed && !has_runs && !begins_with_its_input(&request, input_offset, config) {
         window.begin_here();
     }
     if let Some(earlier) = terms {
@@ -169,10 +167,10 @@ fn restored(job: Job, config: &Config) -> Result<Restored, Stop> {
 }
 
 /// Whether a group that begins here has missed nothing of its input.
-fn begins_with_its_input(request: &Request, input_offset: i64) -> bool {
+fn begins_with_its_input(request: &Request, input_offset: i64, config: &Config) -> bool {
     match request.is_between_hops() {
         // What was passed on begins where the first hop did.
-        true => request.input_start == Start::Earliest,
+        true => config.input.start == Start::Earliest,
         false => input_offset == 0,
     }
 }
@@ -210,6 +208,13 @@ fn id_source_changed(
     }
 }
 
+/// A preload was killed, of this partition or input.
+pub(crate) fn preload_unfinished(of: &str, journal: &str) -> Stop {
+    Stop::contradiction(format!(
+        "{of}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
+    ))
+}
+
 /// `id.changed: refuse`.
 pub(crate) fn taken_from_elsewhere(journal: &str, earlier: &str, now: &str) -> Stop {
     Stop::contradiction(format!(
@@ -219,10 +224,9 @@ pub(crate) fn taken_from_elsewhere(journal: &str, earlier: &str, now: &str) -> S
 
 /// From when on a window that was grown remembers all that it has to.
 fn whole_from(window: &SeenWindow, config: &Config) -> String {
-    let Some(since) = window.since() else {
-        return "nothing was forgotten before, so it is whole".to_owned();
-    };
-    let Some(since_ms) = since.time_ms.or(window.stream_time_ms()) else {
+    let since = window.since();
+    let since_ms = since.and_then(|since| since.time_ms.or(window.stream_time_ms()));
+    let Some((since, since_ms)) = since.zip(since_ms) else {
         return "nothing was forgotten before, so it is whole".to_owned();
     };
     let by_time = config.window.time_ms.map(|ms| {

@@ -292,7 +292,7 @@ impl<'a> Survey<'a> {
 
     /// Read at once: the service beside us trims what it has judged.
     fn on_the_way(&self, topics: &[Topic]) -> Result<Vec<(String, i32, i64)>, Stop> {
-        let mut positions = Vec::new();
+        let (mut of, mut parts) = (Vec::new(), Vec::new());
         for topic in topics {
             let Some(between) = &topic.between else {
                 continue;
@@ -316,16 +316,30 @@ impl<'a> Survey<'a> {
                     start,
                     end,
                 };
-                let config = self.order.config;
-                let mut feeds = Feeds::open(config, vec![part], self.order.interrupt)?;
-                while let Some(message) = feeds.pull(0, &mut Progress::new(0))? {
-                    if let Some((passed, _)) = Passed::open(message.key()) {
-                        positions.push((topic.name.clone(), passed.partition, passed.offset));
-                    }
+                of.push(&topic.name);
+                parts.push(part);
+            }
+        }
+        let mut feeds = Feeds::open(self.order.config, parts, self.order.interrupt)?;
+        let mut progress = Progress::new(0);
+        let mut positions = Vec::new();
+        for (feed, input) in of.into_iter().enumerate() {
+            while let Some(message) = feeds.pull(feed, &mut progress)? {
+                if let Some((passed, _)) = Passed::open(message.key()) {
+                    positions.push((input.clone(), passed.partition, passed.offset));
                 }
             }
         }
         Ok(positions)
+    }
+
+    fn is_compacted(&self, topic: &Topic) -> Result<bool, Stop> {
+        let settings = self.admin.settings(&topic.name);
+        let settings = settings.map_err(|error| self.unreachable(error))?;
+        let policy = settings
+            .as_ref()
+            .and_then(|settings| settings.get("cleanup.policy"));
+        Ok(policy.is_some_and(|policy| policy.contains("compact")))
     }
 
     /// Of two hops, whether the window was preloaded before the group began. Where the group began in the input
@@ -345,9 +359,9 @@ impl<'a> Survey<'a> {
                 start,
                 end,
             };
-            let beginning = self.beginning(&part, identity)?;
-            if beginning.is_some_and(|known| known.preloaded.is_some()) {
-                return Ok(true);
+            // A preload writes to all of them, and every run after it says so.
+            if let Some(known) = self.beginning(&part, identity)? {
+                return Ok(known.preloaded.is_some());
             }
         }
         Ok(false)
@@ -463,30 +477,18 @@ impl<'a> Survey<'a> {
 
     fn inputs(&self, topics: &[Topic], committed: Vec<Committed>) -> Result<Vec<Input>, Stop> {
         let mut inputs = Vec::with_capacity(committed.len());
-        let (mut compacted, mut preloaded) = (BTreeMap::new(), BTreeMap::new());
+        let mut known = BTreeMap::new();
         for (index, partition, committed) in committed {
             let topic = &topics[index];
-            let is_preloaded = match preloaded.get(&index) {
-                Some(known) => *known,
-                None => *preloaded.entry(index).or_insert(self.is_preloaded(topic)?),
-            };
-            let compacted = match compacted.get(&index) {
-                Some(known) => *known,
+            let facts = match known.get(&index) {
+                Some(facts) => *facts,
                 None => {
-                    let settings = self
-                        .admin
-                        .settings(&topic.name)
-                        .map_err(|error| self.unreachable(error))?;
-                    let policy = settings
-                        .as_ref()
-                        .and_then(|settings| settings.get("cleanup.policy"));
-                    let is = policy.is_some_and(|policy| policy.contains("compact"));
-                    compacted.insert(index, is);
-                    is
+                    let facts = (self.is_compacted(topic)?, self.is_preloaded(topic)?);
+                    known.insert(index, facts);
+                    facts
                 }
             };
-            let known = (compacted, is_preloaded);
-            inputs.push(self.input(topic, partition, committed, known)?);
+            inputs.push(self.input(topic, partition, committed, facts)?);
         }
         Ok(inputs)
     }

@@ -373,11 +373,6 @@ impl SeenWindow {
         self.since = run.since;
     }
 
-    /// Whether ids were preloaded.
-    pub fn is_preloaded(&self) -> bool {
-        self.preloaded.is_some()
-    }
-
     /// From where on it is whole; `None`: from the beginning of its input.
     pub fn since(&self) -> Option<Since> {
         self.since

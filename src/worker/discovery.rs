@@ -9,7 +9,7 @@ use crate::inspect::{JournalEnd, journal_end};
 use crate::journal::Terms;
 use crate::kafka::describe::Permission;
 use crate::recovery::locate::{between_lost, is_another, made_anew};
-use crate::recovery::restored::taken_from_elsewhere;
+use crate::recovery::restored::{preload_unfinished, taken_from_elsewhere};
 use crate::topics::prepare::{Between, Prepared};
 
 impl Worker {
@@ -105,9 +105,7 @@ impl Worker {
             if found.is_some_and(|found| is_another(&found.id, &topic.id)) {
                 let group = &self.config.kafka.group_id;
                 return Err(match &topic.hop {
-                    Hop::Second { input, .. } => {
-                        Stop::contradiction(between_lost(&topic.name, input, group))
-                    }
+                    Hop::Second { input, .. } => between_lost(&topic.name, input, group),
                     _ => made_anew(&topic.name, &topic.to_begin_anew(group)),
                 });
             }
@@ -145,7 +143,7 @@ impl Worker {
                 }
                 (None, None) if known.iter().any(|topic| topic.name == name) => {
                     let input = self.input_of(name);
-                    return Err(Stop::contradiction(between_lost(name, input, group)));
+                    return Err(between_lost(name, input, group));
                 }
                 (None, None) => {
                     return Err(Stop::restart(format!(
@@ -271,10 +269,7 @@ impl Worker {
         let journal = &prepared.names.journal;
         let begun = !self.admin.committed(input, prepared.partitions)?.is_empty();
         if !begun && end.is_preload {
-            return Err(Stop::contradiction(format!(
-                "{input}: a preload of the journal {journal} was begun and not finished. Run kafka-dedup preload again; to begin without, delete the journal topic"
-            ))
-            .into());
+            return Err(preload_unfinished(input, journal).into());
         }
         if !begun {
             let group = &self.config.kafka.group_id;
@@ -306,21 +301,23 @@ impl Worker {
         (journal, end): (&str, &JournalEnd),
     ) -> Result<(), PrepareError> {
         let name = &between.name;
-        let committed = self.admin.committed(name, between.partitions)?;
+        if !self.admin.committed(name, between.partitions)?.is_empty() {
+            return Ok(());
+        }
         let group = &self.config.kafka.group_id;
-        let (_, high) = self.admin.watermarks(name, end.partition)?;
-        let reached = committed.iter().map(|(_, offset)| *offset).max();
-        if reached.is_none() && end.input_offset > high {
-            return Err(Stop::contradiction(between_lost(name, input, group)).into());
+        let JournalEnd {
+            partition,
+            input_offset,
+            ..
+        } = end;
+        let (_, high) = self.admin.watermarks(name, *partition)?;
+        Err(match *input_offset > high {
+            true => between_lost(name, input, group),
+            false => Stop::contradiction(format!(
+                "the journal {journal} holds runs up to offset {input_offset} of {name}-{partition}, but the group {group} has no committed offset in {name}: it expired or was deleted. To go on, commit where {name} begins, as what was judged is known: kafka-consumer-groups --reset-offsets --to-earliest --topic {name} --group {group} --execute"
+            )),
         }
-        if reached.is_none() {
-            return Err(Stop::contradiction(format!(
-                "the journal {journal} holds runs up to offset {} of {name}-{}, but the group {group} has no committed offset in {name}: it expired or was deleted. To go on, commit where {name} begins, as what was judged is known: kafka-consumer-groups --reset-offsets --to-earliest --topic {name} --group {group} --execute",
-                end.input_offset, end.partition
-            ))
-            .into());
-        }
-        Ok(())
+        .into())
     }
 
     /// The topic, prepared for at least this partition. The group may know of new partitions before

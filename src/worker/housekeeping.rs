@@ -24,9 +24,10 @@ impl Worker {
             let lag = high.map(|high| (high - from).max(0));
             if let Some(lag) = lag {
                 scope.metrics.lag.set(lag);
-                let behind_ms = scope.committed_ms.filter(|_| lag > 0);
-                let behind_ms = behind_ms.map_or(0, |ms| wall_ms.saturating_sub(ms).max(0));
-                scope.metrics.lag_seconds.set(behind_ms as f64 / 1000.0);
+                scope
+                    .metrics
+                    .lag_seconds
+                    .set(behind_seconds(scope, lag, wall_ms));
             }
             if trim
                 && let Some(keep_from) = scope.window.keep_journal_from()
@@ -61,11 +62,8 @@ impl Worker {
                 topic: name.clone(),
                 partition,
                 input: scope.topic.input().to_owned(),
-                lag_seconds: lag.map(|_| scope.metrics.lag_seconds.get()),
-                state: match (
-                    self.shared.control.is_paused(scope.topic.input()),
-                    scope.pace.held,
-                ) {
+                lag_seconds: lag.map(|lag| behind_seconds(scope, lag, wall_ms)),
+                state: match (scope.topic.is_paused(&self.shared.control), scope.pace.held) {
                     (true, _) => "paused",
                     (false, true) => "ahead",
                     (false, false) => "active",
@@ -239,4 +237,11 @@ impl Worker {
         // From here on the parts speak for the worker.
         self.shared.health.clear(&worker_component(self.index));
     }
+}
+
+/// How long ago the last record that was committed had its timestamp, while others wait behind it.
+fn behind_seconds(scope: &Scope, lag: i64, wall_ms: i64) -> f64 {
+    let waits_ms = scope.committed_ms.filter(|_| lag > 0);
+    let behind_ms = waits_ms.map_or(0, |ms| wall_ms.saturating_sub(ms).max(0));
+    behind_ms as f64 / 1000.0
 }

@@ -185,10 +185,8 @@ fn forbid(
     config: &Config,
     bypass: bool,
 ) -> Result<(), Trouble> {
-    // What the repartition topic refuses has ended the process already.
     if let Some(&rejection) = scope.refused.get(&offset)
         && config.rejected.topic.is_none()
-        && scope.topic.is_judged()
     {
         return Err(Trouble::Halt(refused_without_topic(
             scope, record, rejection,

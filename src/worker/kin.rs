@@ -125,7 +125,9 @@ impl Worker {
     /// Whether a partition may be read: all of its kin is restored, and it is not ahead of them.
     pub(super) fn may_start(&mut self, whole: &Whole, partition: &Partition) -> bool {
         let (name, number) = partition;
-        if self.is_paused(name) {
+        let control = &self.shared.control;
+        let topic = self.topics.get(name);
+        if topic.is_some_and(|topic| topic.is_paused(control)) {
             return false;
         }
         if self.has_kin() && !whole.contains(kinship(self.config.scope, name, *number)) {
@@ -143,14 +145,6 @@ impl Worker {
             other == name && recovering.elapsed() < SILENCE
         };
         !is_held && (is_judged || !recovering.any(is_awaited))
-    }
-
-    /// Whether an operator has paused what this topic is an input of. Of two hops that is the first: what has
-    /// been passed on is judged all the same.
-    pub(super) fn is_paused(&self, name: &str) -> bool {
-        let topic = self.topics.get(name);
-        let is_second = topic.is_some_and(|topic| topic.input() != name);
-        !is_second && self.shared.control.is_paused(name)
     }
 
     /// The families of which every partition is active; nothing where there is no kinship.

@@ -28,11 +28,7 @@ impl Worker {
         }
         let control = Arc::clone(&self.shared.control);
         let active = self.scopes.active();
-        // Of two hops the second goes on: what has been passed on is judged.
-        let is_paused = |scope: &Scope| {
-            scope.topic.input() == scope.topic.name && control.is_paused(&scope.topic.name)
-        };
-        let paused = active.filter(|(_, scope)| is_paused(scope));
+        let paused = active.filter(|(_, scope)| scope.topic.is_paused(&control));
         let held = paused.map(|(_, scope)| (scope.partition_key(), scope.next_offset));
         let held: Vec<_> = held.collect();
         self.hold(held);

@@ -133,7 +133,6 @@ impl Worker {
                 Hop::Second { .. } => Start::Earliest,
                 Hop::Only | Hop::First { .. } => self.config.input.start,
             },
-            input_start: self.config.input.start,
             identity: topic.identity(self.seed, partition),
             input: topic.input().to_owned(),
             to_begin_anew: topic.to_begin_anew(&self.config.kafka.group_id),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, Conflicts};
+use crate::control::Control;
 use crate::journal::Identity;
 use crate::metrics::{PartitionMetrics, TopicMetrics};
 use crate::repartition::unpacked;
@@ -80,6 +81,13 @@ impl Topic {
         format!(
             "kafka-topics --delete --topic {journal}{between}, and kafka-consumer-groups --delete-offsets --topic {input} --group {group}, then start again"
         )
+    }
+
+    /// Whether an operator has paused what is read here. Of two hops that is the first: what has been passed
+    /// on is judged all the same.
+    pub fn is_paused(&self, control: &Control) -> bool {
+        let is_input = self.input() == self.name;
+        is_input && control.is_paused(&self.name)
     }
 
     /// Whether its records are judged, and so have a window and a journal.

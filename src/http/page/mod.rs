@@ -51,15 +51,7 @@ pub struct Page {
     problems: Problems,
     /// As YAML, without secrets.
     config: String,
-    names: Names,
     streams: Arc<Semaphore>,
-}
-
-/// Who this is.
-struct Names {
-    group: String,
-    instance: String,
-    mode: &'static str,
 }
 
 impl Page {
@@ -76,11 +68,6 @@ impl Page {
             history,
             problems,
             config: config.to_yaml_redacted(),
-            names: Names {
-                group: config.kafka.group_id.clone(),
-                instance: config.kafka.instance_id.clone(),
-                mode: config.mode.as_str(),
-            },
             streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }

@@ -62,9 +62,9 @@ impl Page {
         }
         View {
             now: SystemTime::now(),
-            group: self.names.group.clone(),
-            instance: self.names.instance.clone(),
-            mode: self.names.mode,
+            group: self.site.status.group.clone(),
+            instance: self.site.status.instance.clone(),
+            mode: self.site.status.mode,
             ready: self.site.health.is_ready(),
             components: self.site.health.held(),
             rates: self.history.rates(),
