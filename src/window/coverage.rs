@@ -10,7 +10,11 @@ use crate::journal::Since;
 pub(super) fn coverage(since: Option<Since>, limits: &Limits, clock: &Clock) -> f64 {
     let Some(since) = since else { return 1.0 };
     let by_time = limits.time_ms.map(|time| match since.time_ms {
-        Some(since_ms) if clock.stream_time_ms.is_some() => share(clock.age_ms(since_ms), time),
+        // An age equal to the window is inside: what came at that very time has to be over as well.
+        Some(since_ms) if clock.stream_time_ms.is_some() => match clock.age_ms(since_ms) {
+            age if age > time => 1.0,
+            age => share(age, time).min(1.0_f64.next_down()),
+        },
         _ => 0.0,
     });
     let by_count = limits
