@@ -300,18 +300,14 @@ impl Instance {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
+    /// What `http.listen` answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(5)))
-            .build()
-            .into();
-        let mut response = agent
-            .get(format!("http://127.0.0.1:{}{path}", self.http))
-            .call()
-            .ok()?;
-        let status = response.status().as_u16();
-        Some((status, response.body_mut().read_to_string().ok()?))
+        fetch(self.http, path)
+    }
+
+    /// What `http.admin` answers.
+    pub fn get_admin(&self, path: &str) -> Option<(u16, String)> {
+        fetch(self.admin, path)
     }
 
     pub fn is_ready(&self) -> bool {
@@ -383,4 +379,18 @@ fn yaml_map(entries: &[(String, String)]) -> serde_json::Value {
         .map(|(key, value)| (key.clone(), serde_json::Value::from(value.as_str())))
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+fn fetch(port: u16, path: &str) -> Option<(u16, String)> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .into();
+    let mut response = agent
+        .get(format!("http://127.0.0.1:{port}{path}"))
+        .call()
+        .ok()?;
+    let status = response.status().as_u16();
+    Some((status, response.body_mut().read_to_string().ok()?))
 }

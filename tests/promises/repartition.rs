@@ -344,6 +344,16 @@ fn what_is_between_the_hops_is_judged_in_a_pause() {
     wait_for("nothing between the hops", PATIENCE, || {
         (0..4).all(|number| it.kafka.is_read(&it.group, &by_id, number))
     });
+    let (_, status) = instance.get_admin("/status").expect("an answer");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    for row in status["partitions"].as_array().expect("rows") {
+        let state = if row["topic"] == it.input.as_str() {
+            "paused"
+        } else {
+            "active"
+        };
+        assert_eq!(row["state"], state, "{row}");
+    }
     let is_read = |number| it.kafka.is_read(&it.group, &it.input, number);
     assert!(!(0..3).all(is_read));
     does(&instance, &["resume"]);

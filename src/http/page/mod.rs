@@ -99,7 +99,7 @@ async fn index(
     };
     let view = page.view();
     let whole = render::page(&view, &page.config, wanted.as_ref(), &found, may_ask);
-    html(whole.into_string())
+    guarded(typed("text/html; charset=utf-8", whole.into_string()))
 }
 
 /// The page again every two seconds, for the script to replace what differs.
@@ -122,22 +122,25 @@ async fn live(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
         let event = Event::default().retry(RETRY).data(text);
         Some((Ok::<Event, Infallible>(event), (page, permit, sent + 1)))
     });
-    Sse::new(events).into_response()
-}
-
-fn html(text: String) -> Response {
-    guarded("text/html; charset=utf-8", text)
+    guarded(Sse::new(events))
 }
 
 async fn style() -> Response {
-    guarded("text/css; charset=utf-8", include_str!("page.css"))
+    guarded(typed("text/css; charset=utf-8", include_str!("page.css")))
 }
 
 async fn script() -> Response {
-    guarded("text/javascript; charset=utf-8", include_str!("page.js"))
+    guarded(typed(
+        "text/javascript; charset=utf-8",
+        include_str!("page.js"),
+    ))
 }
 
-fn guarded(kind: &'static str, body: impl IntoResponse) -> Response {
+fn typed(kind: &'static str, body: impl IntoResponse) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind)], body)
+}
+
+fn guarded(answer: impl IntoResponse) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 4] = [
         (
             header::CONTENT_SECURITY_POLICY,
@@ -153,7 +156,7 @@ fn guarded(kind: &'static str, body: impl IntoResponse) -> Response {
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
+    let mut response = answer.into_response();
     response.headers_mut().extend(HEADERS);
     response
 }

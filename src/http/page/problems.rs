@@ -46,6 +46,7 @@ impl Problems {
             last: now,
             times: 0,
         });
+        problem.is_error = is_error;
         problem.times += 1;
         problem.last = now;
         problem.sentence = sentence;
@@ -139,6 +140,9 @@ mod tests {
         assert!(latest[0].is_error && !latest[2].is_error);
         assert_eq!(latest[2].times, 5);
         assert_eq!(latest[2].sentence, "record 4 is odd topic=\"a\" offset=4");
+        // The latest of them says how bad it is.
+        problems.note(true, latest[2].sentence.clone());
+        assert!(problems.latest()[0].is_error);
         for number in 0..100_u8 {
             problems.note(false, format!("{}", char::from(number)).repeat(3000));
         }

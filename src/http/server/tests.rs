@@ -189,6 +189,8 @@ fn the_page_is_for_its_own_hosts_alone() {
     }
     let answer = exchange(run.admin, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.contains("frame-ancestors 'none'"), "{answer}");
+    let answer = exchange(run.admin, b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.contains("nosniff"), "{answer}");
 }
 
 #[test]
