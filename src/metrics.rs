@@ -10,12 +10,13 @@
 
 mod define;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::LabelPair;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry, TextEncoder,
@@ -50,8 +51,6 @@ pub struct Metrics {
     partitions: PartitionFamilies,
     mode: IntGaugeVec,
     transactions: IntCounterVec,
-    /// Transactions that committed.
-    pub transactions_committed: IntCounter,
     /// Transactional producers replaced after an unknown or fatal outcome (I7).
     pub producer_rebuilds: IntCounter,
     /// Label `event`: assigned, revoked or lost.
@@ -116,6 +115,8 @@ pub struct TopicMetrics {
     pub conflicts: IntCounter,
     /// Forwarded because of a bypass alone; they are also in `forwarded`.
     pub bypassed: IntCounter,
+    /// Forwarded although their id was let through before, as its window is over; also in `forwarded`.
+    pub returned: IntCounter,
     /// Dropped because the id is missing and `id.missing` says drop.
     pub dropped: IntCounter,
     /// Records without an id, whatever became of them; they are also in one of the counters above.
@@ -132,11 +133,42 @@ pub struct TopicMetrics {
     pub filter_false_positives: IntCounter,
 }
 
-/// What has been committed so far, of all topics.
+/// What has been committed so far, of one topic or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     pub received: u64,
     pub duplicates: u64,
+    pub missing_id: u64,
+    pub rejected: u64,
+    pub returned: u64,
+    /// Ids that were compared with other partitions, and those found there.
+    pub sampled: u64,
+    pub crossing: u64,
+}
+
+impl Totals {
+    fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            received: of(self.received, other.received),
+            duplicates: of(self.duplicates, other.duplicates),
+            missing_id: of(self.missing_id, other.missing_id),
+            rejected: of(self.rejected, other.rejected),
+            returned: of(self.returned, other.returned),
+            sampled: of(self.sampled, other.sampled),
+            crossing: of(self.crossing, other.crossing),
+        }
+    }
+
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.each(other, u64::saturating_add)
+    }
+
+    /// What came since.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        self.each(earlier, u64::saturating_sub)
+    }
 }
 
 /// Duplicates of an age.
@@ -199,6 +231,7 @@ struct TopicFamilies {
     missing_id: IntCounterVec,
     conflicts: IntCounterVec,
     bypassed: IntCounterVec,
+    returned: IntCounterVec,
     duplicate_age: HistogramVec,
     latency: HistogramVec,
     sentinel_samples: IntCounterVec,
@@ -246,7 +279,7 @@ impl Metrics {
         let transactions = counters(
             r,
             "kafka_dedup_transactions_total",
-            "Transactions ended, by outcome (committed, aborted) and, for aborted ones, by cause.",
+            "Transactions ended, by outcome (committed, aborted) and cause: committed ones were full, their interval was over, or they were closed early (a rebalance, an order, the end); aborted ones by what went wrong.",
             &["outcome", "cause"],
         );
         let metrics = Self {
@@ -258,7 +291,6 @@ impl Metrics {
                 "1 for the mode of this process: filter, mark (all records forwarded, duplicates with headers) or observe (no record written: forwarded counts what filter would forward).",
                 &["mode"],
             ),
-            transactions_committed: transactions.with_label_values(&["committed", ""]),
             transactions,
             producer_rebuilds: counter(
                 r,
@@ -377,6 +409,11 @@ impl Metrics {
         for event in ["assigned", "revoked", "lost"] {
             metrics.rebalances.with_label_values(&[event]);
         }
+        for cause in ["full", "interval", "early"] {
+            metrics
+                .transactions
+                .with_label_values(&["committed", cause]);
+        }
         for kind in ["warm", "cold"] {
             metrics.restores.with_label_values(&[kind]);
         }
@@ -406,18 +443,27 @@ impl Metrics {
         text
     }
 
-    /// Records and duplicates of all topics so far.
+    /// What has been committed so far, by topic. O(topics).
     #[must_use]
-    pub fn totals(&self) -> Totals {
-        let sum = |family: &IntCounterVec| -> u64 {
-            let families = family.collect();
-            let metrics = families.iter().flat_map(|family| family.get_metric());
-            metrics.map(|it| it.get_counter().get_value() as u64).sum()
+    pub fn totals(&self) -> BTreeMap<String, Totals> {
+        let mut all: BTreeMap<String, Totals> = BTreeMap::new();
+        let mut add = |family: &IntCounterVec, to: fn(&mut Totals) -> &mut u64| {
+            for metric in family.collect().iter().flat_map(|it| it.get_metric()) {
+                let is_topic = |it: &&LabelPair| it.name() == "topic";
+                if let Some(label) = metric.get_label().iter().find(is_topic) {
+                    let totals = all.entry(label.value().to_owned()).or_default();
+                    *to(totals) += metric.get_counter().get_value() as u64;
+                }
+            }
         };
-        Totals {
-            received: sum(&self.topics.received),
-            duplicates: sum(&self.topics.duplicate),
-        }
+        add(&self.topics.received, |it| &mut it.received);
+        add(&self.topics.duplicate, |it| &mut it.duplicates);
+        add(&self.topics.missing_id, |it| &mut it.missing_id);
+        add(&self.topics.rejected, |it| &mut it.rejected);
+        add(&self.topics.returned, |it| &mut it.returned);
+        add(&self.topics.sentinel_samples, |it| &mut it.sampled);
+        add(&self.topics.sentinel_crossings, |it| &mut it.crossing);
+        all
     }
 
     /// Duplicates of all topics so far, by their age.
@@ -468,6 +514,13 @@ impl Metrics {
             samples: self.topics.sentinel_samples.with_label_values(&[topic]),
             crossings: self.topics.sentinel_crossings.with_label_values(&[topic]),
         }
+    }
+
+    /// Counts a transaction that was committed: full, interval or early.
+    pub fn transaction_committed(&self, cause: &'static str) {
+        self.transactions
+            .with_label_values(&["committed", cause])
+            .inc();
     }
 
     /// Counts a transaction that was aborted. `cause` is one of a fixed set of words.
@@ -567,6 +620,12 @@ impl TopicFamilies {
                 "Records whose id was let through with another payload, whatever became of them; 0 with id.conflicts: ignore. Each is also counted as forwarded, duplicate or rejected.",
                 &["topic"],
             ),
+            returned: counters(
+                r,
+                "kafka_dedup_records_returned_total",
+                "Records forwarded although their id was let through before, as its window is over; each is also counted as forwarded. Known while the id is still held, up to a slice longer than the window: at least so many.",
+                &["topic"],
+            ),
             bypassed: counters(
                 r,
                 "kafka_dedup_records_bypassed_total",
@@ -635,6 +694,7 @@ impl TopicFamilies {
             rejected_conflict: rejected("conflict"),
             conflicts: self.conflicts.with_label_values(&[topic]),
             bypassed: self.bypassed.with_label_values(&[topic]),
+            returned: self.returned.with_label_values(&[topic]),
             dropped: self.dropped.with_label_values(&[topic]),
             missing_id: self.missing_id.with_label_values(&[topic]),
             duplicate_age_seconds: self.duplicate_age.with_label_values(&[topic]),

@@ -166,9 +166,10 @@ ROWS = [
             graph(
                 "Records that are out of the ordinary",
                 "cps",
-                "Without an id, with a known id and another payload, forwarded because of a bypass alone, or passed on by the first hop of scope: repartition. Each but the last is also in a verdict.",
+                "Without an id, with a known id and another payload, with an id that came again just after its window, forwarded because of a bypass alone, or passed on by the first hop of scope: repartition. Each but the last is also in a verdict.",
                 (rate("kafka_dedup_records_missing_id_total", "topic"), "{{topic}} without id"),
                 (rate("kafka_dedup_records_conflicting_total", "topic"), "{{topic}} conflicting"),
+                (rate("kafka_dedup_records_returned_total", "topic"), "{{topic}} after its window"),
                 (rate("kafka_dedup_records_bypassed_total", "topic"), "{{topic}} bypassed"),
                 (rate("kafka_dedup_records_passed_on_total", "topic"), "{{topic}} passed on"),
             ),

@@ -14,9 +14,7 @@ use crate::cli::logging;
 use crate::cli::signals::Signals;
 use crate::cli::supervisor::{LEAVE_TIMEOUT, LOOK, supervise};
 use crate::cli::watchdog::Watchdog;
-use crate::config::{
-    Changed, Config, IdSource, Missing, Mode, SideTopic, TopicPattern, Window, environment, load,
-};
+use crate::config::{Changed, Config, Missing, Mode, SideTopic, TopicPattern, environment, load};
 use crate::control::Control;
 use crate::exit::Stop;
 use crate::http::admin::Admin;
@@ -198,8 +196,8 @@ fn announce(config: &Config, file: &Path) {
         config.output.topic.0,
         config.kafka.group_id,
         config.mode.as_str(),
-        id_source(&config.id.from),
-        window(&config.window),
+        config.id.from,
+        config.window,
         config.scope.as_str(),
     );
     for unusual in unusual(config) {
@@ -247,64 +245,4 @@ fn side_topic(side: &SideTopic) -> &str {
     side.topic
         .as_ref()
         .map_or("(only counted)", |topic| &topic.0)
-}
-
-fn id_source(source: &IdSource) -> String {
-    match source {
-        IdSource::Key => "key".to_owned(),
-        IdSource::Value => "value".to_owned(),
-        IdSource::CloudEvents => "CloudEvents source + id".to_owned(),
-        IdSource::Header(name) => format!("header {name}"),
-        IdSource::Json(pointer) => format!("JSON {pointer}"),
-        IdSource::Avro(pointer) => format!("Avro {pointer}"),
-        IdSource::Protobuf(pointer) => format!("Protobuf {pointer}"),
-        IdSource::JsonSchema(pointer) => format!("JSON (framed) {pointer}"),
-        IdSource::Csv { column, delimiter } => {
-            format!(
-                "CSV column {column} (delimiter {:?})",
-                char::from(*delimiter)
-            )
-        }
-        IdSource::All(parts) => parts.iter().map(id_source).collect::<Vec<_>>().join(" + "),
-    }
-}
-
-fn window(window: &Window) -> String {
-    let time = window
-        .time_ms
-        .map(|ms| humantime::format_duration(Duration::from_millis(ms.unsigned_abs())).to_string());
-    let ids = window.ids.map(|ids| format!("{ids} ids"));
-    let limits: Vec<String> = [time, ids].into_iter().flatten().collect();
-    limits.join(" or ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_announcement_says_ids_and_window_in_words() {
-        let parts = vec![
-            IdSource::Header("ce-source".to_owned()),
-            IdSource::Json("/id".to_owned()),
-        ];
-        assert_eq!(
-            id_source(&IdSource::All(parts)),
-            "header ce-source + JSON /id"
-        );
-        let csv = IdSource::Csv {
-            column: 8,
-            delimiter: b'\t',
-        };
-        assert_eq!(id_source(&csv), "CSV column 8 (delimiter '\\t')");
-        let mut limits = Window {
-            time_ms: Some(86_400_000),
-            ids: None,
-            refresh: false,
-            max_ahead_ms: 0,
-        };
-        assert_eq!(window(&limits), "1day");
-        limits.ids = Some(50);
-        assert_eq!(window(&limits), "1day or 50 ids");
-    }
 }

@@ -135,16 +135,7 @@ fn assemble(root: &Section<'_>, env: &BTreeMap<String, String>) -> Option<Config
     );
     let id = root.section("id");
     let from = id_source::read(&id);
-    let missing = id.choice(
-        "missing",
-        Missing::Forward,
-        &[
-            ("forward", Missing::Forward),
-            ("reject", Missing::Reject),
-            ("drop", Missing::Drop),
-            ("fail", Missing::Fail),
-        ],
-    );
+    let missing = id.choice("missing", Missing::Forward, &Missing::ALL);
     let schemas = schemas::read(&root.section("schemas"), from.as_ref());
     let changed = id.choice(
         "changed",

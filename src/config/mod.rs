@@ -18,6 +18,7 @@ mod tests;
 mod topic_names;
 mod tree;
 mod value;
+mod words;
 mod yaml;
 
 pub use fault::Faults;

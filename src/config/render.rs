@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::properties::{REDACTED, redacted};
 use super::value::{render_duration, render_size};
-use super::{
-    Changed, Config, Conflicts, IdSource, Kafka, LogFormat, Missing, PartitionBy, Payload, Start,
-};
+use super::{Changed, Config, Conflicts, IdSource, Kafka, LogFormat, PartitionBy, Payload, Start};
 use super::{TopicPattern, TopicTemplate, UnknownSchema};
 
 impl Config {
@@ -60,12 +58,7 @@ impl Config {
             self.output.create
         )?;
 
-        let missing = match self.id.missing {
-            Missing::Forward => "forward",
-            Missing::Reject => "reject",
-            Missing::Drop => "drop",
-            Missing::Fail => "fail",
-        };
+        let missing = self.id.missing.as_str();
         let changed = match self.id.changed {
             Changed::Refuse => "refuse",
             Changed::Keep => "keep",

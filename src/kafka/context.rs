@@ -61,6 +61,11 @@ impl ClientContext for Logged {
             return;
         }
         let line = without_count(log_message);
+        // So it is at every start, until the coordinator has looked the transactional id up.
+        if fac == "GETPID" && line.ends_with("retrying") {
+            info!(target: "rdkafka", fac, "{line}");
+            return;
+        }
         match level {
             Emerg | Alert | Critical => error!(target: "rdkafka", fac, "{line}"),
             // An error of one connection; librdkafka goes on trying by itself.

@@ -59,6 +59,7 @@ fn a_scrape_shows_every_metric_with_its_type() {
             "records_passed_on_total counter",
             "records_received_total counter",
             "records_rejected_total counter",
+            "records_returned_total counter",
             "restore_remaining_offsets gauge",
             "restored_ids gauge",
             "restores_total counter",
@@ -95,7 +96,7 @@ fn verdicts_and_outcomes_carry_their_labels_and_start_at_zero() {
     let topic = metrics.topic("a");
     topic.received.inc_by(3);
     topic.duplicates_transaction.inc();
-    metrics.transactions_committed.inc();
+    metrics.transaction_committed("interval");
     metrics.transaction_aborted("rebalance");
     let text = metrics.encode();
     for line in [
@@ -103,7 +104,7 @@ fn verdicts_and_outcomes_carry_their_labels_and_start_at_zero() {
         "kafka_dedup_records_duplicate_total{reason=\"transaction\",topic=\"a\"} 1",
         "kafka_dedup_records_duplicate_total{reason=\"window\",topic=\"a\"} 0",
         "kafka_dedup_records_rejected_total{reason=\"refused\",topic=\"a\"} 0",
-        "kafka_dedup_transactions_total{cause=\"\",outcome=\"committed\"} 1",
+        "kafka_dedup_transactions_total{cause=\"interval\",outcome=\"committed\"} 1",
         "kafka_dedup_transactions_total{cause=\"rebalance\",outcome=\"aborted\"} 1",
         "kafka_dedup_rebalances_total{event=\"lost\"} 0",
         "kafka_dedup_restores_total{kind=\"warm\"} 0",

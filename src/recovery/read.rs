@@ -148,6 +148,7 @@ impl Room {
             match self.reader.poll(WAIT) {
                 None => break,
                 Some(Ok(message)) => {
+                    fail::fail_point!("restore-read");
                     if let Err((key, ended)) = apply(&mut self.jobs, &self.metrics, &message) {
                         drop(message);
                         return self.end(&key, ended);
@@ -273,7 +274,14 @@ fn apply(
     let Some(job) = jobs.get_mut(&key) else {
         return Ok(());
     };
-    let (Stage::Read { next, located, .. }, Some(window)) = (&mut job.stage, &mut job.window)
+    let (
+        Stage::Read {
+            next,
+            located,
+            until,
+        },
+        Some(window),
+    ) = (&mut job.stage, &mut job.window)
     else {
         return Ok(());
     };
@@ -284,6 +292,8 @@ fn apply(
     }
     *next = offset + 1;
     job.journal_next = Some(offset + 1);
+    let left = (*until - *next).max(0);
+    job.request.metrics.restore_remaining.set(left);
     let bytes = message.payload().unwrap_or_default();
     let read = Anchor {
         offset,

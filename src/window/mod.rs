@@ -92,6 +92,17 @@ pub enum Verdict {
     },
 }
 
+/// What the window knows of an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// [`Verdict::Duplicate`].
+    Remembered(Verdict),
+    /// It was let through once, and the window is over. Known only while its slice is there, so that there
+    /// are more such ids than one hears of.
+    Over,
+    Unknown,
+}
+
 /// A run that does not continue the runs before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -293,7 +304,7 @@ impl SeenWindow {
     /// the journal.
     pub fn judge(&mut self, fingerprint: Fingerprint, offset: i64) -> Result<Verdict, Damage> {
         let now = self.stream_time_ms();
-        if let Some(duplicate) = self.recall(fingerprint, 0, now)? {
+        if let Recalled::Remembered(duplicate) = self.recall(fingerprint, 0, now)? {
             return Ok(duplicate);
         }
         self.let_through(fingerprint, offset, 0);
@@ -324,9 +335,9 @@ impl SeenWindow {
             .push(fingerprint, NO_OFFSET, Entry::FORGOTTEN, false);
     }
 
-    /// Whether it remembers an id at this stream time of its scope: [`Verdict::Duplicate`], or `None`. Like
-    /// [`Self::judge`] otherwise, but that an id that is not remembered is not let through by it. `payload` is
-    /// a hash of the record's, or 0 where payloads are not compared; a conflicting one renews nothing.
+    /// Whether it remembers an id at this stream time of its scope. Like [`Self::judge`] otherwise, but that an
+    /// id that is not remembered is not let through by it. `payload` is a hash of the record's, or 0 where
+    /// payloads are not compared; a conflicting one renews nothing.
     ///
     /// # Errors
     /// As [`Self::judge`].
@@ -335,25 +346,26 @@ impl SeenWindow {
         fingerprint: Fingerprint,
         payload: u64,
         stream_time_ms: Option<i64>,
-    ) -> Result<Option<Verdict>, Damage> {
+    ) -> Result<Recalled, Damage> {
         let own = self.overlay.clock;
         let clock = Clock {
             stream_time_ms: own.stream_time_ms.max(stream_time_ms),
             ..own
         };
-        let seen = self
-            .find(fingerprint)?
-            .filter(|(it, _)| !it.is_forgotten() && self.limits.remember(it, &clock));
-        let Some((entry, in_overlay)) = seen else {
-            return Ok(None);
+        let found = self.find(fingerprint)?;
+        let Some((entry, in_overlay)) = found.filter(|(it, _)| !it.is_forgotten()) else {
+            return Ok(Recalled::Unknown);
         };
+        if !self.limits.remember(&entry, &clock) {
+            return Ok(Recalled::Over);
+        }
         let conflicts = payload != 0 && entry.payload != 0 && payload != entry.payload;
         if self.limits.refresh && !conflicts {
             self.overlay.clock = clock;
             self.overlay
                 .push(fingerprint, entry.offset, entry.payload, in_overlay);
         }
-        Ok(Some(Verdict::Duplicate {
+        Ok(Recalled::Remembered(Verdict::Duplicate {
             first_offset: entry.offset,
             age_ms: i64::try_from(clock.age_ms(entry.time_ms)).unwrap_or(i64::MAX),
             in_overlay,

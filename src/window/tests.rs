@@ -276,7 +276,7 @@ fn a_payload_is_kept_beside_its_id_wherever_that_is() {
         let now = window.stream_time_ms();
         let seen = window.recall(spread(u128::from(id)), payload, now).unwrap();
         match seen {
-            Some(Verdict::Duplicate { conflicts, .. }) => conflicts,
+            Recalled::Remembered(Verdict::Duplicate { conflicts, .. }) => conflicts,
             other => panic!("{id}: {other:?}"),
         }
     };
@@ -321,13 +321,51 @@ fn what_conflicts_renews_nothing() {
     window.observe(Some(3_000_000), i64::MAX);
     assert!(matches!(
         window.recall(1, 6, None),
-        Ok(Some(Verdict::Duplicate {
+        Ok(Recalled::Remembered(Verdict::Duplicate {
             conflicts: true,
             ..
         }))
     ));
     window.observe(Some(3_700_000), i64::MAX);
-    assert_eq!(window.recall(1, 5, None), Ok(None));
+    assert_eq!(window.recall(1, 5, None), Ok(Recalled::Over));
+    assert_eq!(window.recall(2, 5, None), Ok(Recalled::Unknown));
+}
+
+/// In the overlay, in memory, in a sealed slice; not once its slice has gone, and not where it was forgotten by
+/// an operator.
+#[test]
+fn an_id_that_comes_after_its_window_is_known_for_a_while() {
+    let mut window = new_window(HOUR);
+    let minute = 60_000_i64;
+    for number in 0..180 {
+        window.observe(Some(number * minute), i64::MAX);
+        // Enough to be sealed.
+        for id in 0..100 {
+            judge(
+                &mut window,
+                u128::from(number.cast_unsigned()) * 10_000 + id,
+                0,
+            );
+        }
+        merge(&mut window, number);
+        while window.tend(1).unwrap() > 0 {}
+    }
+    assert!(window.slices() > 3);
+    let now = window.stream_time_ms();
+    let mut known = |minutes_ago: u128| {
+        let id = (179 - minutes_ago) * 10_000 + 7;
+        window.recall(spread(id), 0, now).unwrap()
+    };
+    for ago in 0..=60 {
+        assert!(matches!(known(ago), Recalled::Remembered(_)), "{ago}");
+    }
+    assert_eq!(known(61), Recalled::Over);
+    for ago in 70..180 {
+        assert_eq!(known(ago), Recalled::Unknown, "{ago}");
+    }
+    let forgotten = spread(179 * 10_000 + 7);
+    window.forget_id(forgotten);
+    assert_eq!(window.recall(forgotten, 0, now).unwrap(), Recalled::Unknown);
 }
 
 /// What was forgotten hides the older entry wherever that is, and does not come back.

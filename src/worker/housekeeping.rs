@@ -102,6 +102,9 @@ impl Worker {
             .store_memory_bytes
             .set(i64::try_from(memory).unwrap_or(i64::MAX));
         self.tell_recovery();
+        if self.sink.is_some() && !self.fenced_at.is_empty() {
+            self.tell_producer();
+        }
         self.look_at_membership();
         self.shared.control.remind();
         self.tell_schemas();

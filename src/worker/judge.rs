@@ -236,8 +236,12 @@ fn fate(
         return Ok(Fate::Drop);
     };
     Ok(match judgement {
-        Judgement::Forward { conflicts } => {
+        Judgement::Forward {
+            conflicts,
+            returned,
+        } => {
             tally.conflicts += u64::from(conflicts);
+            tally.returned += u64::from(returned);
             if sentinel::is_sampled(fingerprint) {
                 tally.samples.push(fingerprint);
             }

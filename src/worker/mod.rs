@@ -434,9 +434,22 @@ impl Worker {
         })
     }
 
+    /// Counts an error of the consumer, and tells where it means that Kafka is away.
+    fn note_unreachable(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        self.shared.metrics.client_error(code);
+        if code == Some(rdkafka::error::RDKafkaErrorCode::AllBrokersDown) {
+            let last = self.last_error_of_source();
+            let text = format!("no broker can be reached; trying again{last}");
+            self.tell("kafka", Condition::NotReady(text));
+            // An idle service would not notice that they are back.
+            self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
+        }
+    }
+
     fn note_poll_error(&mut self, error: &KafkaError) -> Result<(), Stop> {
         use rdkafka::error::RDKafkaErrorCode as Code;
-        self.shared.metrics.client_error(error.rdkafka_error_code());
+        self.note_unreachable(error);
         if let Some(fatal) = self.source.as_ref().and_then(Source::fatal_error) {
             let id = &self.config.kafka.instance_id;
             return Err(Stop::restart(
@@ -459,16 +472,6 @@ impl Worker {
                 );
                 self.abandon_transaction();
                 self.recover_all()
-            }
-            Some(Code::AllBrokersDown) => {
-                let last = self.last_error_of_source();
-                self.tell(
-                    "kafka",
-                    Condition::NotReady(format!("no broker can be reached; trying again{last}")),
-                );
-                // An idle service would not notice that they are back.
-                self.next_discovery = self.next_discovery.min(Instant::now() + HOUSEKEEPING);
-                Ok(())
             }
             Some(Code::InconsistentGroupProtocol) => {
                 self.tell(

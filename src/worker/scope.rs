@@ -19,7 +19,7 @@ use crate::sink::Target;
 use crate::source::Partition;
 use crate::store::{Anchor, Damage};
 use crate::topics::names::Names;
-use crate::window::{Counts, Fingerprint, SeenWindow, Verdict};
+use crate::window::{Counts, Fingerprint, Recalled, SeenWindow, Verdict};
 use crate::worker::sentinel::Sentinel;
 use crate::worker::wall_clock_ms;
 
@@ -156,6 +156,8 @@ pub struct Tally {
     pub conflicts: u64,
     /// Records that were forwarded because of a bypass alone.
     pub bypassed: u64,
+    /// Records with an id that was let through before, and of which the window is over.
+    pub returned: u64,
     pub duplicate_ages_ms: Vec<i64>,
     /// Timestamp of the first record that was forwarded.
     pub first_forwarded_ms: Option<i64>,
@@ -208,7 +210,8 @@ pub struct Scope {
 /// What the windows say of a record with an id.
 pub enum Judgement {
     /// `conflicts`: its id is remembered with another payload, and `id.conflicts` is forward.
-    Forward { conflicts: bool },
+    /// `returned`: it was let through before, and its window is over.
+    Forward { conflicts: bool, returned: bool },
     Duplicate {
         first: First,
         /// Stream time since the id was let through (or last renewed), in ms.
@@ -273,7 +276,10 @@ impl Scope {
     /// A verdict of its window, with the position that belongs to it.
     fn judgement(&self, verdict: Verdict) -> Judgement {
         match verdict {
-            Verdict::Forward => Judgement::Forward { conflicts: false },
+            Verdict::Forward => Judgement::Forward {
+                conflicts: false,
+                returned: false,
+            },
             Verdict::Duplicate {
                 first_offset,
                 age_ms,
@@ -367,6 +373,7 @@ impl Scope {
         topic.rejected_conflict.inc_by(tally.rejected_conflict);
         topic.conflicts.inc_by(tally.conflicts);
         topic.bypassed.inc_by(tally.bypassed);
+        topic.returned.inc_by(tally.returned);
         topic.dropped.inc_by(tally.dropped);
         topic.missing_id.inc_by(tally.missing_id);
         for age in tally.duplicate_ages_ms {
@@ -489,32 +496,47 @@ impl Scopes {
         let kin = family.map_or(&[][..], Vec::as_slice);
         let windows = kin.iter().filter_map(|it| slots[*it].as_ref());
         let now = windows.filter_map(|it| it.window.stream_time_ms()).max();
+        let mut returned = false;
         for &other in kin.iter().filter(|it| **it != place) {
             let Some(scope) = &mut slots[other] else {
                 continue;
             };
             let recalled = scope.window.recall(fingerprint, payload, now);
-            if let Some(duplicate) = recalled.map_err(|damage| (other, damage))? {
-                // It may have been renewed there.
-                scope.touched |= scope.window.is_dirty();
-                return Ok(scope.judgement(duplicate));
+            match recalled.map_err(|damage| (other, damage))? {
+                Recalled::Remembered(duplicate) => {
+                    // It may have been renewed there.
+                    scope.touched |= scope.window.is_dirty();
+                    return Ok(scope.judgement(duplicate));
+                }
+                Recalled::Over => returned = true,
+                Recalled::Unknown => {}
             }
         }
         let Some(Some(scope)) = slots.get_mut(place) else {
-            return Ok(Judgement::Forward { conflicts: false });
+            return Ok(Judgement::Forward {
+                conflicts: false,
+                returned,
+            });
         };
         scope.window.advance(now);
         let now = scope.window.stream_time_ms();
         let recalled = scope.window.recall(fingerprint, payload, now);
         let conflicts = match recalled.map_err(|damage| (place, damage))? {
-            None => false,
-            Some(Verdict::Duplicate {
+            Recalled::Unknown => false,
+            Recalled::Over => {
+                returned = true;
+                false
+            }
+            Recalled::Remembered(Verdict::Duplicate {
                 conflicts: true, ..
             }) if on_conflict == Conflicts::Forward => true,
-            Some(duplicate) => return Ok(scope.judgement(duplicate)),
+            Recalled::Remembered(duplicate) => return Ok(scope.judgement(duplicate)),
         };
         scope.window.let_through(fingerprint, offset, payload);
-        Ok(Judgement::Forward { conflicts })
+        Ok(Judgement::Forward {
+            conflicts,
+            returned: returned && !conflicts,
+        })
     }
 
     /// Families of active scopes that are kin, by their places; none where there is no kinship.

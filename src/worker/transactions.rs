@@ -11,9 +11,18 @@ pub(super) const ABORTS_NOT_READY: u32 = 3;
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
         let Some(open) = &self.open else { return false };
-        open.records >= self.config.transaction.records
-            || open.alone >= ALONE_PER_TRANSACTION
-            || open.begun.elapsed() >= self.config.transaction.interval
+        self.why_now(open) != "early"
+    }
+
+    /// Why a transaction that is closed now is closed; in one word.
+    fn why_now(&self, open: &Open) -> &'static str {
+        if open.records >= self.config.transaction.records || open.alone >= ALONE_PER_TRANSACTION {
+            "full"
+        } else if open.begun.elapsed() >= self.config.transaction.interval {
+            "interval"
+        } else {
+            "early"
+        }
     }
 
     /// Commits what is open; if that cannot be, aborts it, so that nothing is open afterwards.
@@ -21,12 +30,13 @@ impl Worker {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
+        let why = self.why_now(&open);
         match self.try_commit(&open) {
             Ok(()) => {
                 self.aborts_in_a_row = 0;
                 self.replacements = 0;
                 let metrics = &self.shared.metrics;
-                metrics.transactions_committed.inc();
+                metrics.transaction_committed(why);
                 metrics.transaction_records.observe(open.records as f64);
                 metrics
                     .last_commit_timestamp_seconds
@@ -137,7 +147,8 @@ impl Worker {
                 }
                 tracing::warn!(
                     worker = self.index,
-                    "the producer was fenced; replacing it: {why}"
+                    "the producer was fenced: another process uses the instance id {}, unless a broker was just lost; replacing it: {why}",
+                    self.config.kafka.instance_id
                 );
                 self.replace_producer()
             }
@@ -158,6 +169,23 @@ impl Worker {
             )));
         }
         Ok(())
+    }
+
+    /// Of a producer that works: whether somebody else wants to be it.
+    pub(super) fn tell_producer(&mut self) {
+        let now = Instant::now();
+        self.fenced_at
+            .retain(|at| now.duration_since(*at) < FENCE_MEMORY);
+        let condition = match self.fenced_at.len() {
+            0 => Condition::Ready("transactional id is ours".to_owned()),
+            times => Condition::Degraded(format!(
+                "fenced {times} times in the last {} s: another process uses the instance id {} in the group {}, unless a broker was just lost. Give every instance its own kafka.instance_id",
+                FENCE_MEMORY.as_secs(),
+                self.config.kafka.instance_id,
+                self.config.kafka.group_id
+            )),
+        };
+        self.tell("producer", condition);
     }
 
     pub(super) fn abort_and_rewind(&mut self) -> Result<(), Stop> {
@@ -290,10 +318,7 @@ impl Worker {
             Ok(()) => {
                 self.sink = Some(sink);
                 fail::fail_point!("initialised", |_| crate::exit::die());
-                self.tell(
-                    "producer",
-                    Condition::Ready("transactional id is ours".to_owned()),
-                );
+                self.tell_producer();
                 Ok(())
             }
             Err(error) => {
@@ -328,6 +353,7 @@ impl Worker {
             Some(source) => {
                 if let Some(Err(error)) = source.poll(POLL) {
                     tracing::debug!(%error, "poll");
+                    self.note_unreachable(&error);
                 }
                 self.handle_rebalances()?;
             }

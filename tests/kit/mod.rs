@@ -33,7 +33,7 @@ use kafka_dedup::demo::broker::Cluster;
 use tempfile::TempDir;
 
 pub use kafka::{Kafka, Rec, flush, send};
-pub use service::{BINARY, Deployment, Instance};
+pub use service::{BINARY, Deployment, Instance, fetch};
 
 /// The one broker that the tests of a binary share.
 pub fn broker() -> &'static Kafka {

@@ -381,7 +381,8 @@ fn yaml_map(entries: &[(String, String)]) -> serde_json::Value {
         .into()
 }
 
-fn fetch(port: u16, path: &str) -> Option<(u16, String)> {
+/// Status and text of what a listener of this machine answers.
+pub fn fetch(port: u16, path: &str) -> Option<(u16, String)> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(5)))

@@ -67,6 +67,11 @@ impl Browser {
         self.command("url", &json!({"url": url}));
     }
 
+    /// Whether somebody answers there.
+    pub fn goes(&self, url: &str) -> bool {
+        post(&format!("{}/url", self.url), &json!({"url": url})).is_ok()
+    }
+
     /// What a script returns.
     pub fn run(&self, script: &str) -> Value {
         self.command("execute/sync", &json!({"script": script, "args": []}))
@@ -120,10 +125,20 @@ impl Browser {
 
     /// The whole page as PNG.
     pub fn picture(&self) -> Vec<u8> {
+        self.captured(&json!({"captureBeyondViewport": true}))
+    }
+
+    /// So much of the page, from its top, and smaller by this factor.
+    pub fn top(&self, width: u32, height: u32, scale: f64) -> Vec<u8> {
+        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": scale});
+        self.captured(&json!({"clip": clip, "captureBeyondViewport": true}))
+    }
+
+    fn captured(&self, params: &Value) -> Vec<u8> {
         use base64::Engine;
         let shot = self.command(
             "goog/cdp/execute",
-            &json!({"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": true}}),
+            &json!({"cmd": "Page.captureScreenshot", "params": params}),
         );
         let text = shot["data"].as_str().expect("a picture");
         let engine = base64::engine::general_purpose::STANDARD;

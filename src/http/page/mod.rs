@@ -2,12 +2,15 @@
 //! the server, whole without scripts; a small one keeps it up to date.
 //!
 //! In the order of the data: `history` and `problems` collect while the process runs; `view` takes everything
-//! together at one moment; `render` makes HTML of it. It reads the shared tables; only looking up an id asks the
+//! together at one moment, with what stands out of it (`findings`); `render` makes HTML of it, and the `runbook` is beside
+//! it. It reads the shared tables; only looking up an id asks the
 //! workers, as the [`admin`](super::admin) interface does, and by its rules.
 
+mod findings;
 pub mod history;
 pub mod problems;
 mod render;
+mod runbook;
 mod view;
 
 use std::convert::Infallible;
@@ -26,6 +29,7 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::http::admin::Admin;
 use crate::http::server::Site;
+use findings::Terms;
 pub use history::History;
 pub use problems::Problems;
 use view::Found;
@@ -51,6 +55,7 @@ pub struct Page {
     problems: Problems,
     /// As YAML, without secrets.
     config: String,
+    terms: Terms,
     streams: Arc<Semaphore>,
 }
 
@@ -68,6 +73,7 @@ impl Page {
             history,
             problems,
             config: config.to_yaml_redacted(),
+            terms: Terms::of(config),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }
@@ -77,6 +83,7 @@ pub fn routes(page: Arc<Page>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/live", get(live))
+        .route("/runbook", get(read_runbook))
         .route("/page.css", get(style))
         .route("/page.js", get(script))
         .with_state(page)
@@ -123,6 +130,10 @@ async fn live(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
         Some((Ok::<Event, Infallible>(event), (page, permit, sent + 1)))
     });
     guarded(Sse::new(events))
+}
+
+async fn read_runbook() -> Response {
+    guarded(typed("text/html; charset=utf-8", runbook::page()))
 }
 
 async fn style() -> Response {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use maud::{DOCTYPE, Markup, html};
 
+use super::findings::Finding;
 use super::history::{EVERY, Rates};
 use super::problems::Problem;
 use super::view::{Found, MOST_ROWS, View, Wanted};
@@ -12,6 +13,7 @@ use crate::control::{Answer, What};
 use crate::http::health::Condition;
 use crate::http::status::PartitionStatus;
 use crate::inspect::time;
+use crate::metrics::Totals;
 
 /// Width and height of the chart, in its own units.
 const CHART: (f64, f64) = (720.0, 160.0);
@@ -57,7 +59,7 @@ pub fn page(
                             pre tabindex="0" { (config) }
                         }
                     }
-                    p.faint { "What a state or a sentence means and what to type: docs/runbook.md. As JSON: "
+                    p.faint { "What a state or a sentence means and what to type: " a href="/runbook" { "runbook" } ". As JSON: "
                         a href="/status" { "/status" } ", " a href="/metrics" { "/metrics" } ", "
                         a href="/readyz?verbose" { "/readyz?verbose" } "." }
                 }
@@ -73,6 +75,7 @@ pub fn live(view: &View) -> Markup {
             section aria-labelledby="state" {
                 h2 #state { "State" }
                 (state(view))
+                p.faint { "What a state means and what to do: " a href="/runbook#readyzverbose" { "runbook" } "." }
                 details {
                     summary { "By component" }
                     div.wide { table.stack {
@@ -89,6 +92,7 @@ pub fn live(view: &View) -> Markup {
                     } }
                 }
             }
+            (findings(&view.findings))
             (throughput(view))
             (problems(&view.problems, &view.log_level))
             (partitions(view))
@@ -112,7 +116,11 @@ fn state(view: &View) -> Markup {
             .components
             .iter()
             .filter(move |(_, held)| wanted(&held.condition));
-        of.map(|(name, held)| format!("{name}: {}", held.condition.text()))
+        let mut of: Vec<_> = of.collect();
+        // Where Kafka is away, the rest follows from that.
+        of.sort_by_key(|(name, _)| !name.ends_with("/kafka"));
+        of.iter()
+            .map(|(name, held)| format!("{name}: {}", held.condition.text()))
             .collect::<Vec<_>>()
             .join("; ")
     };
@@ -134,8 +142,28 @@ fn state(view: &View) -> Markup {
     }
 }
 
+fn findings(findings: &[Finding]) -> Markup {
+    html! {
+        section aria-labelledby="findings" {
+            h2 #findings { "What stands out" }
+            @if findings.is_empty() {
+                p { "Nothing, of records and partitions." }
+            } @else {
+                ul.problems { @for finding in findings { li {
+                    (finding.sentence) " "
+                    a href={ "/runbook#" (finding.section.to_ascii_lowercase()) } { "What to do" }
+                } } }
+            }
+        }
+    }
+}
+
 fn throughput(view: &View) -> Markup {
-    let (received, duplicates) = view.sum;
+    let Totals {
+        received,
+        duplicates,
+        ..
+    } = view.sum;
     let last = view.rates.last().copied().unwrap_or_default();
     let span = seconds(EVERY * u32::try_from(view.rates.len()).unwrap_or(u32::MAX));
     let most = view.rates.iter().map(|it| it.received).fold(0.0, f64::max);
@@ -181,8 +209,9 @@ fn problems(problems: &[Problem], log_level: &str) -> Markup {
     html! {
         section aria-labelledby="problems" {
             h2 #problems { "Last problems" }
+            p.faint { "Warnings and errors of the log; more of what they mean in the " a href="/runbook" { "runbook" } "." }
             @if problems.is_empty() {
-                p { "No warning or error since the process started, as far as log.level lets them through (" (log_level) ")." }
+                p { "No warning or error in the log since the process started, as far as log.level lets them through (" (log_level) ")." }
             } @else {
                 ul.problems { @for problem in problems { li {
                     strong class=(if problem.is_error { "bad-text" } else { "warn-text" }) {
@@ -369,7 +398,7 @@ fn stamp(at: SystemTime) -> String {
 }
 
 /// The largest two units.
-fn seconds(duration: Duration) -> String {
+pub(super) fn seconds(duration: Duration) -> String {
     let rounded = match duration.as_secs() {
         0 => Duration::from_millis(u64::from(duration.subsec_millis())),
         secs @ 1..3600 => Duration::from_secs(secs),
@@ -386,7 +415,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-fn percent(part: f64, whole: f64) -> String {
+pub(super) fn percent(part: f64, whole: f64) -> String {
     match whole > 0.0 {
         true => format!("{:.1} %", 100.0 * part / whole),
         false => "0 %".to_owned(),
@@ -394,7 +423,7 @@ fn percent(part: f64, whole: f64) -> String {
 }
 
 /// 1,234,567.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {

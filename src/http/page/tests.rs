@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::findings::Finding;
 use super::history::Rates;
 use super::problems::Problem;
 use super::render;
@@ -9,11 +10,11 @@ use super::view::{Found, MOST_ROWS, View, Wanted};
 use crate::control::{Answer, What};
 use crate::http::health::{Condition, Held};
 use crate::http::status::PartitionStatus;
-use crate::metrics::AgeBucket;
+use crate::metrics::{AgeBucket, Totals};
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'&\u{202e}\0";
 
-fn row(topic: &str, partition: i32) -> PartitionStatus {
+pub(super) fn row(topic: &str, partition: i32) -> PartitionStatus {
     PartitionStatus {
         topic: topic.to_owned(),
         partition,
@@ -48,7 +49,11 @@ fn view(components: Vec<(String, Held)>) -> View {
             };
             3
         ],
-        sum: (3000, 300),
+        sum: Totals {
+            received: 3000,
+            duplicates: 300,
+            ..Totals::default()
+        },
         ages: vec![
             AgeBucket {
                 up_to: Some(Duration::from_secs(1)),
@@ -71,6 +76,10 @@ fn view(components: Vec<(String, Held)>) -> View {
             first: SystemTime::UNIX_EPOCH,
             last: SystemTime::UNIX_EPOCH,
             times: 2000,
+        }],
+        findings: vec![Finding {
+            sentence: HOSTILE.to_owned(),
+            section: "Fenced",
         }],
     }
 }

@@ -3,12 +3,13 @@
 use std::time::SystemTime;
 
 use super::Page;
+use super::findings::{Finding, findings};
 use super::history::Rates;
 use super::problems::Problem;
 use crate::control::Answer;
 use crate::http::health::Held;
 use crate::http::status::PartitionStatus;
-use crate::metrics::AgeBucket;
+use crate::metrics::{AgeBucket, Totals};
 
 /// Partitions that are shown; `/status` has all.
 pub const MOST_ROWS: usize = 200;
@@ -21,8 +22,8 @@ pub struct View {
     pub ready: bool,
     pub components: Vec<(String, Held)>,
     pub rates: Vec<Rates>,
-    /// Records and duplicates of the last hour.
-    pub sum: (u64, u64),
+    /// Of the last hour.
+    pub sum: Totals,
     pub ages: Vec<AgeBucket>,
     /// With their workers; those that are restored or paused and those with the largest lag where there are
     /// too many.
@@ -36,6 +37,7 @@ pub struct View {
     /// Beyond which nothing is among the problems.
     pub log_level: String,
     pub problems: Vec<Problem>,
+    pub findings: Vec<Finding>,
 }
 
 impl Page {
@@ -46,6 +48,7 @@ impl Page {
             let known = rows.iter().filter_map(|(_, row)| of(row));
             known.sum::<i64>().max(0).unsigned_abs()
         };
+        let findings = findings(&self.terms, &self.history.recent(), &rows);
         let behind = sum(|row| row.lag);
         let is_restored = |(_, row): &&(usize, PartitionStatus)| row.restore_remaining.is_some();
         let restoring = (
@@ -77,6 +80,7 @@ impl Page {
             topics,
             log_level: self.admin.level.current(),
             problems: self.problems.latest(),
+            findings,
         }
     }
 
