@@ -280,7 +280,7 @@ pub fn consequence(error: &KafkaError, step: &'static str, transactional_id: &st
             ),
             _,
         ) => Trouble::Stop(Stop::contradiction(format!(
-            "{why}. Allow Write and Describe on the transactional id {transactional_id} (kafka-acls --transactional-id), then start again"
+            "{why}. Allow Write on the transactional id {transactional_id} (kafka-acls --transactional-id), then start again"
         ))),
         (_, KafkaError::Transaction(native)) if native.is_error() && native.is_fatal() => {
             Trouble::InDoubt {

@@ -26,6 +26,10 @@ pub fn secured() -> &'static Secured {
     static SECURED: OnceLock<Secured> = OnceLock::new();
     SECURED.get_or_init(|| {
         let mutual = ("listener.name.mutual.ssl.client.auth", "required");
-        Secured::start(&WAYS, &[mutual], &["service", "changed", "watched"])
+        Secured::start(
+            &WAYS,
+            &[mutual],
+            &["service", "changed", "watched", "checked"],
+        )
     })
 }

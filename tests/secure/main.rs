@@ -2,6 +2,7 @@
 //! other users of a cluster are not friends. One broker for all; it is started by the tests.
 
 mod broker;
+mod permissions;
 mod root;
 mod secrets;
 mod start;

@@ -50,7 +50,7 @@ fn assert_silent(what: &str, text: &str, markers: &[String]) {
 }
 
 /// What a command prints, and its exit status.
-fn printed(deployment: &Deployment, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn printed(deployment: &Deployment, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(BINARY)
         .args(arguments)
         .envs(deployment.env.iter().map(|(name, value)| (name, value)))

@@ -91,6 +91,13 @@ fn report_own(out: &mut Report, config: &Config, own: &Own) {
         &found.permitted,
         needed,
     );
+    if !may(&found.permitted, Permission::DescribeConfigs) {
+        out.warn(&format!(
+            "DescribeConfigs on topic {} is missing: whether its settings fit (retention, compaction, sizes) cannot be \
+             told. Grant it",
+            own.name
+        ));
+    }
     let may_trim = may(&found.permitted, Permission::Delete);
     if own.role == Role::Repartition && !may_trim {
         out.warn(&format!(
@@ -174,8 +181,8 @@ pub fn report_transactions(out: &mut Report, config: &Config) -> Result<(), Stop
     match producer.init_transactions(TRANSACTIONS) {
         Ok(()) => out.ok(&format!("Write on transactional id {id}")),
         Err(error) if code(&error).is_some_and(is_forbidden) => out.fail(&format!(
-            "Write on transactional id {id} is missing: grant Write and Describe on transactional \
-             ids that begin with {group}-"
+            "Write on transactional id {id} is missing: grant it on transactional ids that begin with \
+             {group}-"
         )),
         Err(error) if code(&error) == Some(Code::InvalidTransactionTimeout) => out.fail(&format!(
             "the broker refuses transaction.timeout: {error}. Set it below the broker's \

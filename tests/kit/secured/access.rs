@@ -49,6 +49,24 @@ impl Grant {
         Self::of(resource, prefixed, prefix, operation)
     }
 
+    /// What it is on.
+    pub fn name(&self) -> &str {
+        self.name.to_str().expect("text")
+    }
+
+    /// As kafka-acls.sh writes it.
+    pub fn word(&self) -> &'static str {
+        match self.operation {
+            READ => "Read",
+            WRITE => "Write",
+            CREATE => "Create",
+            DELETE => "Delete",
+            DESCRIBE => "Describe",
+            DESCRIBE_CONFIGS => "DescribeConfigs",
+            other => panic!("{other:?} has no word"),
+        }
+    }
+
     fn of(resource: Resource, pattern: Pattern, name: &str, operation: Operation) -> Self {
         Self {
             resource,

@@ -200,7 +200,7 @@ impl Secured {
 
 /// What SECURITY.md lists; topics beside the output need what the output needs.
 pub fn least_privilege(deployment: &Deployment, beside: &[&str]) -> Vec<Grant> {
-    use access::{CREATE, DELETE, DESCRIBE, DESCRIBE_CONFIGS, READ, WRITE};
+    use access::{CREATE, DELETE, DESCRIBE_CONFIGS, READ, WRITE};
     let journal = deployment.journal();
     let transactional = format!("{}-", deployment.group);
     let mut grants = Vec::new();
@@ -216,8 +216,6 @@ pub fn least_privilege(deployment: &Deployment, beside: &[&str]) -> Vec<Grant> {
         grants.push(Grant::topic(&journal, operation));
     }
     grants.push(Grant::group(&deployment.group, READ));
-    for operation in [WRITE, DESCRIBE] {
-        grants.push(Grant::transactional_ids(&transactional, operation));
-    }
+    grants.push(Grant::transactional_ids(&transactional, WRITE));
     grants
 }
