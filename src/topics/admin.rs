@@ -146,7 +146,7 @@ impl Admin {
             Some(Ok(topic)) => Ok(Some(topic.clone())),
             Some(Err(e)) if is_absent(e.code) => Ok(None),
             Some(Err(e)) if is_forbidden(e.code) => Err(Stop::contradiction(format!(
-                "topic {name} may not be described: {e}. Grant Describe on topic {name} to this user; Read and Write, whichever it needs there, include it"
+                "topic {name} may not be described: {e}. Grant this user what is missing on topic {name}: Read on an input, Write on an output, Read, Write and Delete on a journal; each of them includes Describe"
             ))
             .into()),
             Some(Err(e)) => Err(self.retry(&format!("topic {name} could not be described"), e)),
