@@ -48,6 +48,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ toYaml .Values.config }}
 {{- end -}}
 
+{{- /* With a hash of the content, so that a container that starts anew in an old pod never has the config of the new ones. */ -}}
+{{- define "kafka-dedup.configName" -}}
+{{ include "kafka-dedup.fullname" . }}-{{ include "kafka-dedup.config" . | sha256sum | trunc 10 }}
+{{- end -}}
+
 {{- /* A pod with this annotation is replaced when the config is. */ -}}
 {{- define "kafka-dedup.annotations" -}}
 checksum/config: {{ include "kafka-dedup.config" . | sha256sum }}
@@ -136,7 +141,7 @@ resources:
 {{- /* The volumes of the two containers. Those of a StatefulSet's store are claims. */ -}}
 {{- define "kafka-dedup.volumes" -}}
 - name: kafka-dedup-config
-  configMap: {name: {{ include "kafka-dedup.fullname" . }}}
+  configMap: {name: {{ include "kafka-dedup.configName" . }}}
 {{- range $number, $secret := .Values.secrets }}
 - name: kafka-dedup-secret-{{ $number }}
   secret:
