@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo mqtt test faults bench bench-small lint check-deploy build deps deps-mosquitto deps-test deny clean
+.PHONY: demo mqtt test faults bench bench-small lint check-deploy check-configs build deps deps-mosquitto deps-test deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -38,9 +38,15 @@ lint: deps
 	cargo clippy --locked --all-targets --features failpoints,broken -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features failpoints,broken
 
-# Alerts, dashboard and runbook against each other and against the metrics that are exported.
+# Alerts, dashboard and runbook against each other and against the metrics that are exported; manifests against
+# Kubernetes.
 check-deploy:
 	@.ci/check-deploy
+	@.ci/check-manifests
+
+# The configs and resources in the manifests against the program, which has to be built.
+check-configs:
+	@.ci/check-manifests --configs
 
 deny:
 	cargo deny --offline check bans licenses sources
