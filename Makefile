@@ -11,7 +11,7 @@ mqtt: deps-mosquitto
 
 # Failpoints let the tests kill the service at each named step of a commit.
 test: deps-test
-	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-3} cargo test --locked --no-fail-fast --features failpoints,broken
+	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-1} cargo test --locked --no-fail-fast --features failpoints,broken
 
 # The long form of the fault campaign, hours of it, and the table of docs/guarantees.md from what it
 # did. KAFKA_DEDUP_FAULTS_MINUTES=30 bounds each fault.
@@ -44,9 +44,12 @@ check-deploy:
 	@.ci/check-deploy
 	@.ci/check-manifests
 
-# The configs and resources in the manifests against the program, which has to be built.
+# The configs and resources in the manifests against the program, which has to be built; then what they would start is
+# started, against a real broker. Takes root.
 check-configs:
 	@.ci/check-manifests --configs
+	@.ci/check-manifests --members > target/members.json
+	KAFKA_DEDUP_MEMBERS=target/members.json cargo test --locked --features failpoints,broken --test deployed -- --ignored
 
 deny:
 	cargo deny --offline check bans licenses sources

@@ -63,10 +63,16 @@ fn what_the_manifests_start_works() {
     let broker = format!("127.0.0.1:{}", secured.ports("SECURED").1);
 
     // The others speak to brokers without passwords, or with certificates of their own.
-    let ours = members.iter().filter(|member| {
-        let config = member["config"].as_str().unwrap_or_default();
-        config.contains("group_id: trucks-dedup") && config.contains("SCRAM-SHA-512")
-    });
+    let config_of = |member: &Value| member["config"].as_str().unwrap_or_default().to_owned();
+    let mut ours: Vec<&Value> = members
+        .iter()
+        .filter(|member| {
+            let config = config_of(member);
+            config.contains("group_id: trucks-dedup") && config.contains("SCRAM-SHA-512")
+        })
+        .collect();
+    // A static member keeps its partitions for its session: it comes last.
+    ours.sort_by_key(|member| config_of(member).contains("static_membership: true"));
     let mut from = 0;
     let mut played = Vec::new();
     for member in ours {
