@@ -9,6 +9,7 @@ mod clock;
 pub mod colours;
 mod describe;
 pub mod logging;
+mod manifest;
 pub mod run;
 mod signals;
 mod supervisor;
@@ -23,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::cli::admin::AdminArgs;
 use crate::cli::check::CheckArgs;
 use crate::cli::describe::{CompletionsArgs, ManArgs};
+use crate::cli::manifest::ManifestArgs;
 use crate::cli::run::RunArgs;
 use crate::config;
 use crate::demo::{self, DemoArgs};
@@ -87,6 +89,8 @@ enum Command {
     Admin(AdminArgs),
     /// Show the whole thing on a real broker on this machine
     Demo(DemoArgs),
+    /// Print the ConfigMap and the patch that put it beside the containers of a Deployment of Kubernetes
+    SidecarManifest(ManifestArgs),
     /// Print what a shell needs to complete commands and flags
     Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command
@@ -135,6 +139,7 @@ impl Command {
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Admin(arguments) => admin::run(&arguments),
             Self::Demo(arguments) => demo::run(arguments),
+            Self::SidecarManifest(arguments) => manifest::run(&arguments),
             Self::Completions(arguments) => describe::completions(&arguments),
             Self::Man(arguments) => describe::man(&arguments),
         }
