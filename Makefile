@@ -38,9 +38,11 @@ lint: deps
 	cargo clippy --locked --all-targets --features failpoints,broken -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features failpoints,broken
 
-# Alerts, dashboard and runbook against each other and against the metrics that are exported.
+# Alerts, dashboard and runbook against each other and against the metrics that are exported; image, Compose scene and
+# workflows against what they rest on.
 check-deploy:
 	@.ci/check-deploy
+	@.ci/check-image
 
 deny:
 	cargo deny --offline check bans licenses sources
