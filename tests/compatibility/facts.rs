@@ -78,7 +78,7 @@ fn envelope(bytes: &[u8]) -> Value {
         "timestamp_ms": passed.timestamp_ms,
         "identity": identity(passed.identity),
         "key": passed.key.map(String::from_utf8_lossy),
-        "mark": format!("{mark:?}"),
+        "mark_is_that_of_its_group": mark == samples::mark(),
         // Where it belongs is a part of the format: members of two versions must agree.
         "position": passed.position(),
         "to_partition_of_24": passed.to_partition(24),

@@ -236,7 +236,7 @@ fn extremes() -> Run {
     }
 }
 
-fn mark() -> Mark {
+pub fn mark() -> Mark {
     Mark::of(deployment_seed(GROUP), "{header: message-id}")
 }
 
