@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
 
+use kafka_dedup::config::IdSource;
 use kafka_dedup::identify::{Fields, Identifier, Identity, deployment_seed};
 use kafka_dedup::journal::Run;
 use kafka_dedup::repartition::Passed;
@@ -157,14 +158,27 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// One record, with an id at every place.
-struct Record;
+struct Record {
+    value: Vec<u8>,
+}
+
+impl Record {
+    /// `framed`: as serializers of a schema registry write it, behind the number of its schema.
+    fn new(framed: bool) -> Self {
+        let json = br#"{"event":{"id":"e-1"},"order":{"id":"o-1"},"note":"a;b;c;d","n":[1,2,3,4,5,6,7,8,9]}"#;
+        let frame: &[u8] = if framed { &[0, 0, 0, 0, 7] } else { &[] };
+        Self {
+            value: [frame, json].concat(),
+        }
+    }
+}
 
 impl Fields for Record {
     fn key(&self) -> Option<&[u8]> {
         Some(b"truck-7")
     }
     fn value(&self) -> Option<&[u8]> {
-        Some(br#"{"event":{"id":"e-1"},"note":"a;b;c;d","n":[1,2,3,4,5,6,7,8,9]}"#)
+        Some(&self.value)
     }
     fn last_header(&self, name: &CStr) -> Option<&[u8]> {
         let found: &[u8] = match name.to_bytes() {
@@ -189,8 +203,9 @@ fn ids(configs: &Path) -> Value {
         let mut facts = BTreeMap::from([("mark", json!(from.mark()))]);
         if places(from).is_empty() {
             let seed = deployment_seed(&config.kafka.group_id);
+            let record = Record::new(matches!(from, IdSource::JsonSchema(_)));
             let mut identifier = Identifier::new(from, seed, &Schemas::default());
-            let found = identifier.identify(&Record).expect("it needs no schema");
+            let found = identifier.identify(&record).expect("it needs no schema");
             facts.insert("fingerprint", identity(found));
         }
         json!(facts)
