@@ -19,7 +19,7 @@ mod facts;
 #[path = "compatibility/samples.rs"]
 mod samples;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,15 +72,24 @@ fn what_each_release_wrote_is_read_and_means_the_same() {
     for entry in fs::read_dir(releases()).expect("the releases") {
         let release = entry.expect("a release").path();
         let name = release.display();
-        let expected = fs::read_to_string(release.join("expected.json"))
-            .unwrap_or_else(|error| panic!("{name}/expected.json: {error}"));
+        let expected = fs::read_to_string(release.join("expected.json")).unwrap_or_else(|error| {
+            panic!("{name}/expected.json: {error}. It belongs to the release: get it back")
+        });
         let expected: serde_json::Value = serde_json::from_str(&expected).expect("JSON");
         let found = facts::of(&release);
         for section in ["runs", "envelopes", "store", "store_parts", "ids"] {
+            let (found, expected) = (&found[section], &expected[section]);
+            let entries = expected.as_object().expect("facts by name");
+            for name_of in entries.keys() {
+                assert_eq!(
+                    found[name_of], expected[name_of],
+                    "{name}: this build reads {section}, {name_of}, otherwise than that release wrote it: read its \
+                     format as before, and give the new one a version of its own"
+                );
+            }
             assert_eq!(
-                found[section], expected[section],
-                "{name}: this build reads other {section} than that release wrote: read its format as before, and \
-                 give the new one a version of its own"
+                found, expected,
+                "{name}: {section} has more than that release wrote"
             );
         }
         facts::assert_configs_mean_the_same(&release);
@@ -109,9 +118,9 @@ fn this_version_writes_what_its_fixtures_hold() {
             files(&scratch.path().join(kind)),
             files(&present().join(kind)),
         );
-        let differing: Vec<&String> = now
-            .keys()
-            .chain(then.keys())
+        let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+        let differing: Vec<&String> = names
+            .into_iter()
             .filter(|name| now.get(*name) != then.get(*name))
             .collect();
         assert!(

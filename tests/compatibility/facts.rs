@@ -125,7 +125,7 @@ fn store(dir: &Path) -> Value {
     copy(dir, scratch.path());
     let shelf = samples::store(scratch.path()).shelf(samples::lineage());
     let Some(loaded) = shelf.load() else {
-        return json!("nothing of it can be used");
+        return json!({"slices": "none of them can be used"});
     };
     let slices = loaded.slices.iter().map(|slice| {
         let mut rows = Vec::new();
@@ -223,11 +223,20 @@ pub fn assert_configs_mean_the_same(release: &Path) {
         let then = String::from_utf8_lossy(then).replace(REDACTED, SECRET);
         let now = samples::config(&String::from_utf8_lossy(&text), &place);
         let meant = samples::config(&then, &format!("{}/rendered/{name}", release.display()));
-        assert!(
-            now == meant,
-            "{place}: a default or the meaning of a key is another than it was:\n{}\nand then:\n{}",
-            now.to_yaml_redacted(),
-            meant.to_yaml_redacted()
-        );
+        if now != meant {
+            let (now, meant) = (now.to_yaml_redacted(), meant.to_yaml_redacted());
+            let lines = now
+                .lines()
+                .zip(meant.lines())
+                .filter(|(now, meant)| now != meant);
+            let lines: Vec<String> = lines
+                .map(|(now, meant)| format!("{now}, and was {meant}"))
+                .collect();
+            panic!(
+                "{place}: a default or the meaning of a key is another than it was: {}. Let it mean what it meant, or give \
+                 it another name",
+                lines.join("; ")
+            );
+        }
     }
 }
