@@ -39,10 +39,11 @@ lint: deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features failpoints,broken
 
 # Alerts, dashboard and runbook against each other and against the metrics that are exported; manifests against
-# Kubernetes.
+# Kubernetes; image, Compose scene and workflows against what they rest on.
 check-deploy:
 	@.ci/check-deploy
 	@.ci/check-manifests
+	@.ci/check-image
 
 # The configs and resources in the manifests against the program, which has to be built; then what they would start is
 # started, against a real broker. Takes root.
