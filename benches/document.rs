@@ -1,5 +1,7 @@
 //! docs/benchmarks.md from the results: what stands between its markers, and its plots.
 
+// Two programs have this file, one of them from another directory.
+#[path = "document/plot.rs"]
 mod plot;
 
 use std::collections::BTreeMap;

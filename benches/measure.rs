@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-fn cpu_of(who: libc::c_int) -> Duration {
+/// User and system time: of this process, this thread, or all children that ended and were waited for.
+pub fn cpu_of(who: libc::c_int) -> Duration {
     // SAFETY: all zeros is a valid rusage, and getrusage writes nothing but one.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -17,11 +18,6 @@ fn cpu_of(who: libc::c_int) -> Duration {
         )
     };
     of(usage.ru_utime) + of(usage.ru_stime)
-}
-
-/// CPU time of all child processes that have ended and were waited for, in seconds.
-pub fn cpu_of_children() -> f64 {
-    cpu_of(libc::RUSAGE_CHILDREN).as_secs_f64()
 }
 
 /// CPU time so far of a process that runs, in seconds.

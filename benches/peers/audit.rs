@@ -54,7 +54,9 @@ impl Findings {
 pub fn id_of(message: &BorrowedMessage<'_>) -> Id {
     let headers = message.headers().expect("headers are kept");
     let header = headers.iter().find(|header| header.key == ID_HEADER);
-    let id = header.and_then(|header| header.value).expect("the id is kept");
+    let id = header
+        .and_then(|header| header.value)
+        .expect("the id is kept");
     id.try_into().expect("an id of 36 bytes")
 }
 

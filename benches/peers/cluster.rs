@@ -22,9 +22,15 @@ impl Broker {
         let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let layout = Layout {
             // A server's Java: room for what it caches, both compilers, the collector of Kafka's own scripts.
-            java: ["-Xms1g", "-Xmx1g", "-XX:TieredStopAtLevel=4", "-XX:-UseSerialGC", "-XX:+UseG1GC"]
-                .map(str::to_owned)
-                .to_vec(),
+            java: [
+                "-Xms1g",
+                "-Xmx1g",
+                "-XX:TieredStopAtLevel=4",
+                "-XX:-UseSerialGC",
+                "-XX:+UseG1GC",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             properties: vec![
                 // Topics go at the end of each run, and their files soon after: the disk must hold one run.
                 property("log.segment.delete.delay.ms", "1000"),
@@ -49,14 +55,21 @@ impl Broker {
     /// Kafka's own for offsets and transactions.
     pub fn written_beside(&self, input: &str) -> u64 {
         let input = format!("{input}-");
-        let partitions = fs::read_dir(&self.logs).expect("the broker's logs").flatten();
+        let partitions = fs::read_dir(&self.logs)
+            .expect("the broker's logs")
+            .flatten();
         partitions
             .filter(|partition| {
                 let name = partition.file_name();
                 let name = name.to_string_lossy();
                 !name.starts_with(&input) && !name.starts_with("__cluster_metadata")
             })
-            .flat_map(|partition| fs::read_dir(partition.path()).into_iter().flatten().flatten())
+            .flat_map(|partition| {
+                fs::read_dir(partition.path())
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+            })
             .filter(|file| file.path().extension().is_some_and(|kind| kind == "log"))
             .filter_map(|file| Some(file.metadata().ok()?.len()))
             .sum()
@@ -108,7 +121,10 @@ impl Progress {
         else {
             return 0;
         };
-        let offsets = answer.elements().into_iter().map(|partition| partition.offset());
+        let offsets = answer
+            .elements()
+            .into_iter()
+            .map(|partition| partition.offset());
         offsets
             .map(|offset| match offset {
                 Offset::Offset(offset) => u64::try_from(offset).unwrap_or(0),

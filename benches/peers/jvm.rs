@@ -50,7 +50,11 @@ pub fn build() {
     let output = Command::new("mvn")
         .args(["--quiet", "--batch-mode", "--file"])
         .arg(&pom)
-        .args(["compile", "dependency:copy-dependencies", "-DincludeScope=runtime"])
+        .args([
+            "compile",
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+        ])
         .arg(format!("-DoutputDirectory={}", dir.join("jars").display()))
         .arg(format!("-Dpeers.build={}", dir.display()))
         .output()

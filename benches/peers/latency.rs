@@ -85,8 +85,12 @@ fn run(
     // A virtual machine compiles for as long as it is warmed up.
     let (warm, measured) = size.pick((1, 2), (10, 30));
     let (warm, measured) = (Duration::from_secs(warm), Duration::from_secs(measured));
-    let (input, output, group, dir) =
-        (unique("input"), unique("output"), unique("group"), scratch());
+    let (input, output, group, dir) = (
+        unique("input"),
+        unique("output"),
+        unique("group"),
+        scratch(),
+    );
     let kafka = &broker.kafka;
     for topic in [&input, &output] {
         kafka.create_topic(topic, shape.partitions, &[]);
@@ -139,7 +143,14 @@ fn run(
             let mut value = value(&record.id, shape.value_bytes);
             value[..STAMP].copy_from_slice(format!("{now:016}").as_bytes());
             let timestamp_ms = i64::try_from(now / 1000).expect("a date");
-            send(&producer, &input, shape.partitions, &record.id, &value, timestamp_ms);
+            send(
+                &producer,
+                &input,
+                shape.partitions,
+                &record.id,
+                &value,
+                timestamp_ms,
+            );
             sent.records += 1;
             if !duplicate {
                 sent.ids += 1;
@@ -167,7 +178,11 @@ fn run(
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     flush(&producer);
-    let expected = if program.judges() { sent.ids } else { sent.records };
+    let expected = if program.judges() {
+        sent.ids
+    } else {
+        sent.records
+    };
     wanted.store(expected, Ordering::Relaxed);
     let (findings, ages) = consumer.join().expect("the consumer");
     end(&mut child, program, &job);
@@ -181,7 +196,10 @@ fn run(
         let at = ages.len() * per_mille / 1000;
         ages.get(at).map_or(f64::NAN, |age| *age as f64 / 1000.0)
     };
-    (Percentiles(PER_MILLE.map(|(per_mille, _)| of(per_mille))), verdict)
+    (
+        Percentiles(PER_MILLE.map(|(per_mille, _)| of(per_mille))),
+        verdict,
+    )
 }
 
 fn micros() -> u64 {

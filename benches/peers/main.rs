@@ -105,14 +105,35 @@ const REFERENCE: Shape = Shape {
 fn full() -> Vec<(Shape, usize)> {
     let other = [
         REFERENCE,
-        Shape { value_bytes: 1000, ..REFERENCE },
-        Shape { duplicates_percent: 1, ..REFERENCE },
-        Shape { duplicates_percent: 50, ..REFERENCE },
-        Shape { partitions: 64, ..REFERENCE },
-        Shape { compression: Compression::Lz4, ..REFERENCE },
+        Shape {
+            value_bytes: 1000,
+            ..REFERENCE
+        },
+        Shape {
+            duplicates_percent: 1,
+            ..REFERENCE
+        },
+        Shape {
+            duplicates_percent: 50,
+            ..REFERENCE
+        },
+        Shape {
+            partitions: 64,
+            ..REFERENCE
+        },
+        Shape {
+            compression: Compression::Lz4,
+            ..REFERENCE
+        },
     ];
-    let base = Shape { ids: 2_700_000, ..REFERENCE };
-    let large = Shape { ids: 10_000_000, ..REFERENCE };
+    let base = Shape {
+        ids: 2_700_000,
+        ..REFERENCE
+    };
+    let large = Shape {
+        ids: 10_000_000,
+        ..REFERENCE
+    };
     let mut shapes = vec![(base, 3)];
     shapes.extend(other.map(|shape| (shape, 1)));
     shapes.push((large, 1));
@@ -127,7 +148,11 @@ fn main() -> ExitCode {
             document::run(&["peers", "peers-latency"], "peers-machine", &versions());
             return ExitCode::SUCCESS;
         }
-        Some(Command::PassThrough { config, input, output }) => {
+        Some(Command::PassThrough {
+            config,
+            input,
+            output,
+        }) => {
             pass_through::run(config, input, output);
             return ExitCode::SUCCESS;
         }
@@ -143,13 +168,19 @@ fn main() -> ExitCode {
 
 fn measure(args: &Args) -> bool {
     let own = Shape {
-        ids: args.ids.unwrap_or(if args.heavy { REFERENCE.ids } else { 18_000 }),
+        ids: args
+            .ids
+            .unwrap_or(if args.heavy { REFERENCE.ids } else { 18_000 }),
         value_bytes: args.value.unwrap_or(REFERENCE.value_bytes),
         duplicates_percent: args.duplicates.unwrap_or(REFERENCE.duplicates_percent),
         partitions: args.partitions.unwrap_or(REFERENCE.partitions),
         compression: args.compression.unwrap_or(REFERENCE.compression),
     };
-    let is_own = own != Shape { ids: own.ids, ..REFERENCE } || args.ids.is_some();
+    let is_own =
+        own != Shape {
+            ids: own.ids,
+            ..REFERENCE
+        } || args.ids.is_some();
     let size = if args.heavy { Size::Heavy } else { Size::Small };
     let mut shapes = match size {
         Size::Heavy if !is_own => full(),

@@ -8,10 +8,8 @@ use kafka_dedup::config;
 use kafka_dedup::kafka::clients::{consumer_config, producer_config};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer,
-};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,7 +39,9 @@ pub fn run(config: &Path, input: &str, output: &str) {
     let producer: ThreadedProducer<Strict> = producer_config(&config, 0)
         .create_with_context(Strict)
         .expect("a producer");
-    producer.init_transactions(TIMEOUT).expect("a transactional id");
+    producer
+        .init_transactions(TIMEOUT)
+        .expect("a transactional id");
     consumer.subscribe(&[input]).expect("subscribed");
 
     let (interval, most) = (config.transaction.interval, config.transaction.records);
@@ -90,7 +90,7 @@ fn send(producer: &ThreadedProducer<Strict>, output: &str, message: &BorrowedMes
     record.key = message.key();
     record.payload = message.payload();
     record.timestamp = message.timestamp().to_millis();
-    record.headers = message.headers().map(Headers::detach);
+    record.headers = message.headers().map(|headers| headers.detach());
     loop {
         match producer.send(record) {
             Ok(()) => return,

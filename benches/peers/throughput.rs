@@ -11,7 +11,7 @@ use kafka_dedup::demo::process;
 use crate::audit;
 use crate::cluster::{Broker, Progress};
 use crate::kit::unique;
-use crate::measure::{Samples, cpu_of_children, cpu_of_process, disk, memory_of};
+use crate::measure::{Samples, cpu_of, cpu_of_process, disk, memory_of};
 use crate::programs::{Job, Program};
 use crate::results::{Case, scratch};
 use crate::shape::{Sent, Shape};
@@ -96,7 +96,7 @@ fn run(
     };
     let progress = Progress::of(kafka, &group, input, shape.partitions);
     let written_before = broker.written_beside(input);
-    let cpu_before = cpu_of_children();
+    let cpu_before = cpu_of(libc::RUSAGE_CHILDREN).as_secs_f64();
     let started = Instant::now();
     let mut child = program.start(&job);
     let pid = child.id();
@@ -121,8 +121,12 @@ fn run(
     let peak = memory_of(pid, "VmHWM");
 
     end(&mut child, program, &job);
-    let cpu = cpu_of_children() - cpu_before;
-    let counted_cpu = if before == 0 { cpu } else { cpu - start_cpu_seconds };
+    let cpu = cpu_of(libc::RUSAGE_CHILDREN).as_secs_f64() - cpu_before;
+    let counted_cpu = if before == 0 {
+        cpu
+    } else {
+        cpu - start_cpu_seconds
+    };
     let written = broker.written_beside(input) - written_before;
     let run = Run {
         records_per_second: records / seconds,
@@ -133,7 +137,11 @@ fn run(
         start_seconds,
         start_cpu_seconds,
     };
-    let wanted = if program.judges() { sent.ids } else { sent.records };
+    let wanted = if program.judges() {
+        sent.ids
+    } else {
+        sent.records
+    };
     let verdict = audit::read(kafka, &output, shape.partitions, wanted).check(program, sent);
     broker.delete_all_but(input);
     (run, verdict)
