@@ -63,7 +63,7 @@ deps-test:
 
 # What the peers are built with.
 deps-peers:
-	@bash .ci/deps javac
+	@bash .ci/deps javac python3 venv
 
 # Also a broker of MQTT. Only for those who need it: its package starts one, on port 1883, where there is
 # a service manager.

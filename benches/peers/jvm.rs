@@ -43,7 +43,7 @@ pub fn build() {
     if fs::read_to_string(&built).is_ok_and(|of| of == sources) {
         return;
     }
-    println!("building Kafka Streams' side with Maven (the first time it fetches 70 MB)");
+    println!("building the programs on the JVM with Maven (the first time it fetches 70 MB)");
     let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/java/pom.xml");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("a directory for classes");

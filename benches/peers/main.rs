@@ -24,6 +24,7 @@ mod latency;
 mod measure;
 mod pass_through;
 mod programs;
+mod quix;
 #[allow(dead_code, reason = "the questions need more of it")]
 #[path = "../results.rs"]
 mod results;
@@ -193,13 +194,18 @@ fn measure(args: &Args) -> bool {
     if programs.is_empty() {
         programs = Program::value_variants().to_vec();
     }
-    jvm::build();
+    programs.iter().for_each(|program| program.install());
     let dir = scratch();
     let broker = Broker::start(dir.path());
     let mut right = true;
     if !args.latency {
         results::begin("peers", size);
         for (shape, rounds) in &shapes {
+            let mut programs = programs.clone();
+            if args.programs.is_empty() && size == Size::Heavy && *shape != REFERENCE {
+                // Python takes minutes for a million records: once is enough.
+                programs.retain(|program| *program != Program::Quix);
+            }
             right &= throughput::measure(&broker, shape, &programs, *rounds);
         }
     }
@@ -219,9 +225,10 @@ fn versions() -> String {
     let java = java.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
     let java = java.unwrap_or_default();
     format!(
-        "{}, Apache Kafka {} (broker, Kafka Streams and Java client), {}",
+        "{}, Apache Kafka {} (broker, Kafka Streams and Java client), {}, {}",
         document::versions_of(&["rdkafka"]),
         kafka_version().unwrap_or("?"),
+        quix::version(),
         java.lines().next().unwrap_or("Java ?")
     )
 }

@@ -9,9 +9,9 @@ use clap::ValueEnum;
 use kafka_dedup::demo::ports::free_ports;
 use kafka_dedup::demo::{java, last_lines, process};
 
-use crate::jvm;
 use crate::results::OURS;
 use crate::shape::{Compression, ID_HEADER};
+use crate::{jvm, quix};
 
 /// What an id in a map of the Java client takes: a string of 36 characters, its bytes, a boxed time, an
 /// entry of the map and its place in the table.
@@ -26,6 +26,7 @@ pub enum Program {
     #[value(name = "kafka-streams-2")]
     Streams2,
     JavaClient,
+    Quix,
 }
 
 /// What a program is told.
@@ -65,12 +66,22 @@ impl Program {
             Self::Streams1 => "Kafka Streams, 1 thread",
             Self::Streams2 => "Kafka Streams, 2 threads",
             Self::JavaClient => "Java client, HashMap",
+            Self::Quix => "Quix Streams",
         }
     }
 
     /// Whether it is to let each id through once. The floor lets through everything.
     pub fn judges(self) -> bool {
         self != Self::PassThrough
+    }
+
+    /// What has to be there before it can start.
+    pub fn install(self) {
+        match self {
+            Self::KafkaDedup | Self::PassThrough => {}
+            Self::Streams1 | Self::Streams2 | Self::JavaClient => jvm::build(),
+            Self::Quix => quix::install(),
+        }
     }
 
     pub fn start(self, job: &Job<'_>) -> Child {
@@ -95,6 +106,14 @@ impl Program {
                 let heap_mib = 512 + job.ids * HEAP_BYTES_AN_ID / (1 << 20);
                 let mut command = jvm_program(job, "peers.ClientDedup", heap_mib);
                 command.arg("transaction.records=20000");
+                command
+            }
+            Self::Quix => {
+                let mut command = Command::new(quix::python());
+                command
+                    .arg(quix::program())
+                    .args(arguments(job))
+                    .arg(format!("state={}", job.state().display()));
                 command
             }
         };
@@ -126,15 +145,19 @@ fn jvm_program(job: &Job<'_>, class: &str, heap_mib: u64) -> Command {
         .arg("-cp")
         .arg(jvm::class_path())
         .arg(class)
-        .args([
-            format!("bootstrap={}", job.bootstrap),
-            format!("input={}", job.input),
-            format!("output={}", job.output),
-            format!("group={}", job.group),
-            format!("interval.ms={}", job.interval_ms),
-            format!("compression={}", job.compression.name()),
-        ]);
+        .args(arguments(job));
     command
+}
+
+fn arguments(job: &Job<'_>) -> [String; 6] {
+    [
+        format!("bootstrap={}", job.bootstrap),
+        format!("input={}", job.input),
+        format!("output={}", job.output),
+        format!("group={}", job.group),
+        format!("interval.ms={}", job.interval_ms),
+        format!("compression={}", job.compression.name()),
+    ]
 }
 
 /// A file of the service with nothing in it but what has to be said.
