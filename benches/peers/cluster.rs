@@ -1,5 +1,6 @@
 //! The broker that all programs share, and what a bystander sees of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,28 +52,22 @@ impl Broker {
         self.cluster.stop();
     }
 
-    /// Bytes of records in the logs of all topics but this one: outputs, journals, changelogs, and
-    /// Kafka's own for offsets and transactions.
-    pub fn written_beside(&self, input: &str) -> u64 {
+    /// Bytes of records in the logs of all topics but this one, by partition: outputs, journals,
+    /// changelogs, and Kafka's own for offsets and transactions.
+    pub fn logs_beside(&self, input: &str) -> BTreeMap<String, u64> {
         let input = format!("{input}-");
-        let partitions = fs::read_dir(&self.logs)
-            .expect("the broker's logs")
-            .flatten();
+        let partitions = fs::read_dir(&self.logs).expect("the broker's logs");
         partitions
-            .filter(|partition| {
-                let name = partition.file_name();
-                let name = name.to_string_lossy();
-                !name.starts_with(&input) && !name.starts_with("__cluster_metadata")
+            .flatten()
+            .filter_map(|partition| {
+                let name = partition.file_name().into_string().ok()?;
+                // Those of deleted topics have another name until their files go.
+                let counts = !name.starts_with(&input)
+                    && !name.starts_with("__cluster_metadata")
+                    && !name.ends_with("-delete");
+                counts.then(|| (name, log_bytes(&partition.path())))
             })
-            .flat_map(|partition| {
-                fs::read_dir(partition.path())
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-            })
-            .filter(|file| file.path().extension().is_some_and(|kind| kind == "log"))
-            .filter_map(|file| Some(file.metadata().ok()?.len()))
-            .sum()
+            .collect()
     }
 
     /// Deletes all topics that a run made.
@@ -87,6 +82,24 @@ impl Broker {
             }
         }
     }
+}
+
+/// Of the record files of a partition, without their indexes.
+fn log_bytes(partition: &Path) -> u64 {
+    let files = fs::read_dir(partition).into_iter().flatten().flatten();
+    files
+        .filter(|file| file.path().extension().is_some_and(|kind| kind == "log"))
+        .filter_map(|file| Some(file.metadata().ok()?.len()))
+        .sum()
+}
+
+/// What was written between two looks.
+pub fn written(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
+    let earlier = |name: &String| before.get(name).copied().unwrap_or(0);
+    after
+        .iter()
+        .map(|(name, bytes)| bytes.saturating_sub(earlier(name)))
+        .sum()
 }
 
 /// Asks for a group's committed offsets, all partitions in one request.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kafka_dedup::demo::process;
 
 use crate::audit;
-use crate::cluster::{Broker, Progress};
+use crate::cluster::{Broker, Progress, written};
 use crate::kit::unique;
 use crate::measure::{Samples, cpu_of, cpu_of_process, disk, memory_of};
 use crate::programs::{Job, Program};
@@ -95,7 +95,7 @@ fn run(
         dir: dir.path(),
     };
     let progress = Progress::of(kafka, &group, input, shape.partitions);
-    let written_before = broker.written_beside(input);
+    let logs_before = broker.logs_beside(input);
     let cpu_before = cpu_of(libc::RUSAGE_CHILDREN).as_secs_f64();
     let started = Instant::now();
     let mut child = program.start(&job);
@@ -127,7 +127,7 @@ fn run(
     } else {
         cpu - start_cpu_seconds
     };
-    let written = broker.written_beside(input) - written_before;
+    let written = written(&logs_before, &broker.logs_beside(input));
     let run = Run {
         records_per_second: records / seconds,
         cpu_us: counted_cpu * 1e6 / records,
