@@ -121,8 +121,11 @@ fn wide_table(figures: &[Figure]) -> String {
     let mut out = worthless(figures).to_owned();
     for of_case in figures.chunk_by(|a, b| a.case == b.case) {
         let units: Vec<&[Figure]> = of_case.chunk_by(|a, b| a.unit == b.unit).collect();
-        let rounds = of_case[0].rounds;
-        let _ = write!(out, "{} ({rounds} rounds)\n\n| |", of_case[0].case);
+        let rounds = match of_case[0].rounds {
+            1 => "1 round".to_owned(),
+            more => format!("{more} rounds"),
+        };
+        let _ = write!(out, "{} ({rounds})\n\n| |", of_case[0].case);
         for unit in &units {
             let _ = write!(out, " {} |", unit[0].unit);
         }

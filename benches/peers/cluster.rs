@@ -55,14 +55,20 @@ impl Broker {
     /// Bytes of records in the logs of all topics but this one, by partition: outputs, journals,
     /// changelogs, and Kafka's own for offsets and transactions.
     pub fn logs_beside(&self, input: &str) -> BTreeMap<String, u64> {
-        let input = format!("{input}-");
+        // A journal's name may begin with the input's.
+        let is_input = |name: &str| {
+            let rest = name
+                .strip_prefix(input)
+                .and_then(|rest| rest.strip_prefix('-'));
+            rest.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
         let partitions = fs::read_dir(&self.logs).expect("the broker's logs");
         partitions
             .flatten()
             .filter_map(|partition| {
                 let name = partition.file_name().into_string().ok()?;
                 // Those of deleted topics have another name until their files go.
-                let counts = !name.starts_with(&input)
+                let counts = !is_input(&name)
                     && !name.starts_with("__cluster_metadata")
                     && !name.ends_with("-delete");
                 counts.then(|| (name, log_bytes(&partition.path())))

@@ -36,6 +36,8 @@ struct Run {
     start_cpu_seconds: f64,
 }
 
+type Figure = fn(&Run) -> f64;
+
 #[derive(Default)]
 struct Side {
     runs: Vec<Run>,
@@ -194,7 +196,7 @@ pub fn end(child: &mut Child, program: Program, job: &Job<'_>) {
 }
 
 fn tell(shape: &Shape, programs: &[Program], sides: &[Side]) {
-    let figures: [(&'static str, fn(&Run) -> f64); 7] = [
+    let figures: [(&'static str, Figure); 7] = [
         ("records/s", |run| run.records_per_second),
         ("us CPU a record", |run| run.cpu_us),
         ("MiB at its peak", |run| run.peak_mib),
