@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo mqtt test faults bench bench-small lint check-deploy check-configs build deps deps-mosquitto deps-test deny clean
+.PHONY: demo mqtt test faults bench bench-small bench-peers bench-peers-small lint check-deploy check-configs build deps deps-mosquitto deps-peers deps-test deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -29,6 +29,15 @@ bench: deps
 # All questions at small size: whether they still run, and whether every verdict is right.
 bench-small: deps
 	cargo test --locked --features failpoints,broken --bench questions
+
+# The same job in Kafka Streams and others, an hour; then its tables in docs/benchmarks.md.
+bench-peers: deps-peers
+	cargo bench --locked --no-default-features --bench peers -- --heavy
+	cargo bench --locked --no-default-features --bench peers -- document
+
+# Whether all of them still run, and each output is right. Built like the tests.
+bench-peers-small: deps-peers
+	cargo test --locked --features failpoints,broken --bench peers
 
 build: deps
 	cargo build --release --locked
@@ -61,6 +70,10 @@ deps:
 # What the tests need besides: a broker of MQTT, and a browser for the status page.
 deps-test:
 	@bash .ci/deps mosquitto chromium
+
+# What the peers are built with.
+deps-peers:
+	@bash .ci/deps javac python3 venv
 
 # Also a broker of MQTT. Only for those who need it: its package starts one, on port 1883, where there is
 # a service manager.

@@ -1,5 +1,7 @@
 //! docs/benchmarks.md from the results: what stands between its markers, and its plots.
 
+// Two programs have this file, one of them from another directory.
+#[path = "document/plot.rs"]
 mod plot;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use crate::results::{Figure, Reach, last_runs, number};
 use plot::{Plot, Scale};
 
 /// The plots: question, part of the case's unit that chooses its figures, title, scale.
-const PLOTS: [(&str, &str, &str, Scale); 6] = [
+const PLOTS: [(&str, &str, &str, Scale); 8] = [
     (
         "filter",
         "ns a check",
@@ -39,23 +41,50 @@ const PLOTS: [(&str, &str, &str, Scale); 6] = [
     ),
     ("memory", "MiB", "Memory of the process: MiB", Scale::Log),
     ("disk", "B a live id", "Disk: bytes a live id", Scale::Log),
+    (
+        "peers",
+        "us CPU a record",
+        "The whole job: CPU microseconds a record",
+        Scale::Linear,
+    ),
+    (
+        "peers-latency",
+        "ms, 99 %",
+        "From the producer to a consumer of committed records: ms, 99 %",
+        Scale::Linear,
+    ),
 ];
 
-pub fn run() {
+/// Whose tables have a row for each side and a column for each unit: one case has many units.
+const WIDE: [&str; 2] = ["peers", "peers-latency"];
+
+/// The tables and plots of these questions, and the machine with `versions` between its markers.
+pub fn run(questions: &[&str], machine_marker: &str, versions: &str) {
     let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
     let path = docs.join("benchmarks.md");
     let mut text = fs::read_to_string(&path).expect("docs/benchmarks.md");
-    let results = last_runs();
-    replace(&mut text, "machine", &machine());
+    let mut results = last_runs();
+    results.retain(|question, _| questions.contains(&question.as_str()));
+    replace(&mut text, machine_marker, &machine(versions));
     for (question, figures) in &results {
-        replace(&mut text, question, &table(figures));
+        let body = if WIDE.contains(&question.as_str()) {
+            wide_table(figures)
+        } else {
+            table(figures)
+        };
+        replace(&mut text, question, &body);
     }
     fs::write(&path, text).expect("docs/benchmarks.md is written");
     let plots = docs.join("benchmarks");
     fs::create_dir_all(&plots).expect("a directory for plots");
     for (question, unit, title, scale) in PLOTS {
         let figures = results.get(question).into_iter().flatten();
-        let chosen: Vec<&Figure> = figures.filter(|figure| figure.unit == unit).collect();
+        let mut chosen: Vec<&Figure> = figures.filter(|figure| figure.unit == unit).collect();
+        if question == "peers" {
+            // The first shape: the others differ from each other in one thing each.
+            let first = chosen.first().map(|figure| figure.case.clone());
+            chosen.retain(|figure| Some(&figure.case) == first.as_ref());
+        }
         if !chosen.is_empty() {
             let svg = Plot::new(title, scale, &chosen).svg();
             fs::write(plots.join(format!("{question}.svg")), svg).expect("a plot is written");
@@ -78,14 +107,52 @@ fn replace(text: &mut String, name: &str, body: &str) {
     text.replace_range(from..to, body);
 }
 
-fn table(figures: &[Figure]) -> String {
-    let mut out = String::new();
-    if figures
-        .iter()
-        .any(|figure| !figure.heavy || !figure.optimized)
-    {
-        out.push_str("**Of a run at small size or without optimizations: of no worth.**\n\n");
+fn worthless(figures: &[Figure]) -> &'static str {
+    let is_of_worth = |figure: &Figure| figure.heavy && figure.optimized;
+    if figures.iter().all(is_of_worth) {
+        ""
+    } else {
+        "**Of a run at small size or without optimizations: of no worth.**\n\n"
     }
+}
+
+/// A table for each case: sides down, units across; medians, and the spread where there is one.
+fn wide_table(figures: &[Figure]) -> String {
+    let mut out = worthless(figures).to_owned();
+    for of_case in figures.chunk_by(|a, b| a.case == b.case) {
+        let units: Vec<&[Figure]> = of_case.chunk_by(|a, b| a.unit == b.unit).collect();
+        let rounds = match of_case[0].rounds {
+            1 => "1 round".to_owned(),
+            more => format!("{more} rounds"),
+        };
+        let _ = write!(out, "{} ({rounds})\n\n| |", of_case[0].case);
+        for unit in &units {
+            let _ = write!(out, " {} |", unit[0].unit);
+        }
+        let _ = writeln!(out, " |\n|---|{}---|", "---:|".repeat(units.len()));
+        for (at, side) in units[0].iter().enumerate() {
+            let _ = write!(out, "| {} |", side.side);
+            for unit in &units {
+                let _ = write!(out, " {} |", with_spread(&unit[at]));
+            }
+            let _ = writeln!(out, " {} |", side.note);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn with_spread(figure: &Figure) -> String {
+    let [least, median, most] = [figure.least, figure.median, figure.most].map(number);
+    if least == most {
+        median
+    } else {
+        format!("{median} ({least} to {most})")
+    }
+}
+
+fn table(figures: &[Figure]) -> String {
+    let mut out = worthless(figures).to_owned();
     out.push_str("| case | | median | least to most | rounds | reach | |\n");
     out.push_str("|---|---|---:|---:|---:|---|---|\n");
     let mut before = "";
@@ -136,7 +203,7 @@ fn reach(figure: &Figure) -> String {
 }
 
 /// The machine in general words, and the versions of all that was measured.
-fn machine() -> String {
+fn machine(others: &str) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
     let field = |text: &str, name: &str| {
@@ -156,23 +223,25 @@ fn machine() -> String {
         |_| "?".to_owned(),
         |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
     );
-    let versions = versions();
-    let version = |name: &str| format!("{name} {}", versions.get(name).map_or("?", String::as_str));
     format!(
         "{cores} cores of an {} (model {}), {:.0} GB of memory, Linux; {}; {}; {}.\n",
         field(&cpuinfo, "model name"),
         field(&cpuinfo, "model\t"),
         memory * 1024.0 / 1e9,
-        version("kafka-dedup"),
+        versions_of(&["kafka-dedup"]),
         rustc.split(" (").next().unwrap_or("?"),
-        ["bloomfilter", "fastbloom", "fjall", "redb", "sled"]
-            .map(version)
-            .join(", ")
+        others
     )
 }
 
-/// Of all packages, as the lock file has them.
-fn versions() -> BTreeMap<String, String> {
+/// Of these packages, as the lock file has them.
+pub fn versions_of(names: &[&str]) -> String {
+    let locked = locked();
+    let version = |name: &&str| format!("{name} {}", locked.get(*name).map_or("?", String::as_str));
+    names.iter().map(version).collect::<Vec<_>>().join(", ")
+}
+
+fn locked() -> BTreeMap<String, String> {
     let lock = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
     let text = fs::read_to_string(lock).unwrap_or_default();
     let quoted = |line: &str, key: &str| {

@@ -54,7 +54,14 @@ fn main() {
         ["child", "restart", dir, journal_end, ids] => {
             return restart::child(dir, journal_end, ids);
         }
-        ["document"] => return document::run(),
+        ["document"] => {
+            let yardsticks = ["bloomfilter", "fastbloom", "fjall", "redb", "sled"];
+            return document::run(
+                &QUESTIONS.map(|(question, _)| question),
+                "machine",
+                &document::versions_of(&yardsticks),
+            );
+        }
         _ => {}
     }
     let heavy_by_env = std::env::var("KAFKA_DEDUP_BENCH").is_ok_and(|size| size == "heavy");

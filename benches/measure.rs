@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-fn cpu_of(who: libc::c_int) -> Duration {
+/// User and system time: of this process, this thread, or all children that ended and were waited for.
+pub fn cpu_of(who: libc::c_int) -> Duration {
     // SAFETY: all zeros is a valid rusage, and getrusage writes nothing but one.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -17,6 +18,20 @@ fn cpu_of(who: libc::c_int) -> Duration {
         )
     };
     of(usage.ru_utime) + of(usage.ru_stime)
+}
+
+/// CPU time so far of a process that runs, in seconds.
+pub fn cpu_of_process(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("procfs");
+    // The name may hold blanks; utime and stime are the 12th and 13th after it.
+    let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
+    // SAFETY: sysconf takes and gives plain integers.
+    ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
 }
 
 /// CPU time of a job that this thread does in sections, with all that other threads of the process do
@@ -81,9 +96,14 @@ impl Samples {
     }
 }
 
-/// A field of /proc/self/status in bytes: `VmRSS` or `VmHWM`.
+/// A field of this process's /proc/PID/status in bytes: `VmRSS` or `VmHWM`.
 pub fn memory(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    memory_of(std::process::id(), field)
+}
+
+/// The same of any process.
+pub fn memory_of(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

@@ -19,7 +19,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
-use crate::measure::Samples;
+use crate::measure::{Samples, cpu_of_process};
 use crate::results::{Case, OURS, Reach, Size, allowed, ids, scratch};
 use crate::stream::{WINDOW_MS, fingerprint, id};
 
@@ -98,7 +98,7 @@ pub fn run(size: Size) {
         let (found, seconds) = service.restored();
         assert_eq!(found, count + 1, "ids of the journal, and the first");
         restored.push(count as f64 / seconds);
-        cpu.push(service.cpu_seconds() * 1e9 / count as f64);
+        cpu.push(cpu_of_process(service.child.id()) * 1e9 / count as f64);
         service.stop();
     }
     let heavy = size == Size::Heavy;
@@ -252,19 +252,6 @@ impl Service {
             (Some(ids), Some(millis)) => (ids, millis as f64 / 1000.0),
             _ => panic!("no restore in the log:\n{log}"),
         }
-    }
-
-    fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("procfs");
-        // The name may hold blanks; utime and stime are the 12th and 13th after it.
-        let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
-        let ticks: f64 = fields
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<f64>().ok())
-            .sum();
-        // SAFETY: sysconf takes and gives plain integers.
-        ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
     }
 
     fn stop(mut self) {

@@ -45,6 +45,8 @@ pub struct Layout {
     pub listeners: Vec<Listener>,
     /// Further arguments of the tool that formats the data directories: `--add-scram ...`.
     pub format: Vec<String>,
+    /// Arguments of Java that win over the built-in ones, which are for a small node that starts soon.
+    pub java: Vec<String>,
 }
 
 impl Layout {
@@ -55,6 +57,7 @@ impl Layout {
             properties: Vec::new(),
             listeners: Vec::new(),
             format: Vec::new(),
+            java: Vec::new(),
         }
     }
 }
@@ -76,6 +79,7 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct Cluster {
     java: PathBuf,
+    java_arguments: Vec<String>,
     jars: PathBuf,
     dir: PathBuf,
     nodes: Vec<Node>,
@@ -110,6 +114,7 @@ impl Cluster {
         let (clients, controllers) = ports.split_at(nodes);
         let mut cluster = Self {
             java,
+            java_arguments: layout.java.clone(),
             jars,
             dir: dir.to_path_buf(),
             nodes: clients
@@ -290,6 +295,8 @@ impl Cluster {
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
         ])
+        // Of an argument given twice Java takes the last.
+        .args(&self.java_arguments)
         .arg(format!(
             "-Dlog4j2.configurationFile={}",
             dir.join("log4j2.properties").display()

@@ -29,7 +29,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
-pub use jars::kafka_version;
+pub use jars::{java, kafka_version, last_lines};
 pub use judgement::Record;
 pub use show::table;
 

@@ -461,6 +461,12 @@ pub fn try_send(producer: &Client, topic: &str, partition: i32, record: &Rec) ->
     message.payload = record.value.as_deref();
     message.timestamp = Some(record.timestamp);
     message.headers = (!record.headers.is_empty()).then_some(headers);
+    send_record(producer, message)
+}
+
+/// Sends a record as the client has it, after waiting for room.
+pub fn send_record(producer: &Client, message: BaseRecord<'_, [u8], [u8]>) -> KafkaResult<()> {
+    let mut message = message;
     loop {
         match producer.send(message) {
             Ok(()) => return Ok(()),
