@@ -20,8 +20,8 @@ use super::samples::{self, REDACTED, SECRET};
 
 pub fn of(release: &Path) -> Value {
     json!({
-        "runs": each(&release.join("runs"), |bytes| run(bytes)),
-        "envelopes": each(&release.join("envelopes"), |bytes| envelope(bytes)),
+        "runs": each(&release.join("runs"), run),
+        "envelopes": each(&release.join("envelopes"), envelope),
         "store": store(&release.join("store")),
         "store_parts": parts(&release.join("store-parts")),
         "ids": ids(&release.join("configs")),

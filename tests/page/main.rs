@@ -1,5 +1,6 @@
 //! The status page in a real browser, of a real process on a real broker. Pictures are kept in `target/page`.
 
+#[allow(dead_code, reason = "it is another test's browser too")]
 mod browser;
 #[path = "../kit/mod.rs"]
 mod kit;

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kafka_dedup::demo::broker::Cluster;
-use libtest_mimic::{Arguments, Conclusion, Trial};
+use libtest_mimic::{Arguments, Trial};
 use regex::Regex;
 use tempfile::TempDir;
 
@@ -52,16 +52,14 @@ fn main() {
             Ok(())
         })
     });
-    let conclusion = run(&arguments, trials.collect());
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(prometheus);
     conclusion.exit();
 }
 
-fn run(arguments: &Arguments, trials: Vec<Trial>) -> Conclusion {
-    libtest_mimic::run(arguments, trials)
-}
+type Case = (&'static str, fn(&Scene<'_>));
 
-const CASES: &[(&str, fn(&Scene<'_>))] = &[
+const CASES: &[Case] = &[
     ("nothing", nothing),
     ("broker", broker_is_down),
     ("header", another_header),
