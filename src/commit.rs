@@ -550,7 +550,7 @@ mod tests {
         let Trouble::Stop(stop) = trouble else {
             panic!("{trouble:?}")
         };
-        let named = "Describe on the transactional id orders-dedup-a-0 ";
+        let named = "Allow Write on the transactional id orders-dedup-a-0 ";
         assert!(stop.sentence.contains(named), "{stop}");
         let error = KafkaError::MessageProduction(Code::TopicAuthorizationFailed);
         let trouble = not_sent(&error, Target::Output, "orders_dedup");
