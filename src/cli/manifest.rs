@@ -9,28 +9,35 @@ use std::path::PathBuf;
 use regex::{NoExpand, Regex};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::{self, Config, environment};
+use crate::config::{self, Config};
 use crate::exit::Stop;
 
 const PATCH: &str = include_str!("../../deploy/kustomize/overlays/sidecar/sidecar.yaml");
 const STORE: &str = "/var/lib/kafka-dedup";
 const SECRETS: &str = "/run/secrets/kafka-dedup";
-/// In which the process leaves, beside `transaction.timeout`; and before that the application.
-const LEAVES_WITHIN: u64 = 35 + 30;
+/// In which the process leaves, beside `transaction.timeout`, in seconds.
+const LEAVES_WITHIN: u64 = 35;
 /// What a ConfigMap may hold.
 const LARGEST: usize = 1_000_000;
 
+/// Stands for the content of a file.
+const LOOKED_UP: &str = "a secret";
+
 const NOTES: &str = "\
-It prints a ConfigMap with the file, and a patch of the Deployment: a native sidecar (Kubernetes 1.29),
-restricted, with probes and a volume for the store. Nothing is asked of Kubernetes or Kafka. Secrets are not
-looked up: ${file:/run/secrets/kafka-dedup/NAME} is NAME of the Secret kafka-dedup in the same namespace.
+It makes a ConfigMap with the file, and a patch of the Deployment: a native sidecar (Kubernetes 1.29), restricted, with
+probes and a volume for the store. For the pods it also sets terminationGracePeriodSeconds (--grace and what the
+sidecar takes after that), fsGroup, progressDeadlineSeconds and the label and the spread of members; the rest of the
+Deployment stays as it is. Nothing is asked of Kubernetes or Kafka. Secrets are not looked up:
+${file:/run/secrets/kafka-dedup/NAME} is NAME of the Secret kafka-dedup in the same namespace.
 
 Examples:
   kafka-dedup sidecar-manifest -c dedup.yaml --image registry.example/kafka-dedup:0.1.0 \\
-      --deployment orders -n shop > sidecar.yaml
-  kubectl -n shop apply --server-side -f sidecar.yaml    # adds to the Deployment, and changes nothing else of it
+      --deployment orders -n shop --dir .
+  kubectl apply -f configmap.yaml
+  kubectl -n shop patch deployment orders --patch-file patch.yaml --dry-run=server -o yaml
+                                   what it would be; without --dry-run it is done
 
-Exit status: 0 done, 64 bad usage or config.";
+Exit status: 0 done, 64 bad usage or config, 70 a file cannot be written.";
 
 /// `kafka-dedup sidecar-manifest`
 #[derive(Debug, clap::Args)]
@@ -45,9 +52,15 @@ pub struct ManifestArgs {
     /// The Deployment whose pods get it
     #[arg(long, value_name = "NAME", value_parser = label)]
     deployment: String,
+    /// How long the containers that are there may take to end, in seconds: what the Deployment has now
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    grace: u64,
     /// Its namespace
     #[arg(short, long, value_name = "NAME", value_parser = label)]
     namespace: Option<String>,
+    /// Where to write configmap.yaml and patch.yaml [default: both are printed]
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
 }
 
 fn image(text: &str) -> Result<String, String> {
@@ -67,11 +80,10 @@ fn image(text: &str) -> Result<String, String> {
 }
 
 fn label(text: &str) -> Result<String, String> {
-    let fits =
-        Regex::new("^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$").map_err(|error| error.to_string())?;
-    match fits.is_match(text) {
+    let fits = Regex::new("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$").map_err(|error| error.to_string())?;
+    match fits.is_match(text) && text.len() <= 63 {
         true => Ok(text.to_owned()),
-        false => Err("expected a name of Kubernetes: small letters, digits and -".to_owned()),
+        false => Err("expected small letters, digits and -, at most 63".to_owned()),
     }
 }
 
@@ -83,8 +95,18 @@ pub fn run(arguments: &ManifestArgs) -> Result<(), Stop> {
     let file = &arguments.config;
     let text = fs::read_to_string(file)
         .map_err(|error| Stop::usage(format!("{} cannot be read: {error}", file.display())))?;
-    let manifest = manifest(arguments, &text)?;
-    match std::io::stdout().write_all(manifest.as_bytes()) {
+    let (config_map, patch) = manifest(arguments, &text)?;
+    if let Some(dir) = &arguments.dir {
+        for (name, text) in [("configmap.yaml", config_map), ("patch.yaml", patch)] {
+            let file = dir.join(name);
+            fs::write(&file, text).map_err(|error| {
+                Stop::internal(format!("{} cannot be written: {error}", file.display()))
+            })?;
+        }
+        return Ok(());
+    }
+    let both = format!("{config_map}---\n{patch}");
+    match std::io::stdout().write_all(both.as_bytes()) {
         // Nobody reads on.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => {
@@ -93,21 +115,23 @@ pub fn run(arguments: &ManifestArgs) -> Result<(), Stop> {
     }
 }
 
-fn manifest(arguments: &ManifestArgs, text: &str) -> Result<String, Stop> {
+/// The ConfigMap, and the patch.
+fn manifest(arguments: &ManifestArgs, text: &str) -> Result<(String, String), Stop> {
     let secrets =
         Regex::new(r"\$\{file:[^}]*\}").map_err(|error| Stop::internal(error.to_string()))?;
-    let readable = secrets.replace_all(text, NoExpand("a secret"));
+    let readable = secrets.replace_all(text, NoExpand(LOOKED_UP));
     let name = arguments.config.display().to_string();
-    let config = config::from_str(&readable, &name, &environment())
+    // The pod's, and not that of this machine.
+    let environment =
+        ["HOSTNAME", "KAFKA_DEDUP__KAFKA__INSTANCE_ID"].map(|it| (it.to_owned(), "pod".to_owned()));
+    let config = config::from_str(&readable, &name, &environment.into())
         .map_err(|faults| Stop::usage(faults.to_string()))?;
     fits(&config, text)?;
 
     let config_map = format!("kafka-dedup-{:010x}", xxh3_64(text.as_bytes()) >> 24);
-    let grace = config
-        .transaction
-        .timeout
-        .as_secs()
-        .saturating_add(LEAVES_WITHIN)
+    let timeout = config.transaction.timeout.as_secs();
+    let grace = timeout
+        .saturating_add(LEAVES_WITHIN + arguments.grace)
         .max(105);
     let mut patch = PATCH.to_owned();
     let mut put = |from: &str, to: &str| {
@@ -116,7 +140,7 @@ fn manifest(arguments: &ManifestArgs, text: &str) -> Result<String, Stop> {
     };
     put(
         "  name: truck-producer\n",
-        &format!("  name: {}\n", arguments.deployment),
+        &format!("  name: \"{}\"\n", arguments.deployment),
     );
     put(
         "image: kafka-dedup\n",
@@ -132,28 +156,29 @@ fn manifest(arguments: &ManifestArgs, text: &str) -> Result<String, Stop> {
     );
     if !text.contains(SECRETS) {
         put(
-            "            - {name: secret, mountPath: /run/secrets/kafka-dedup, readOnly: true}\n",
+            "            - {name: kafka-dedup-secret, mountPath: /run/secrets/kafka-dedup, readOnly: true}\n",
             "",
         );
         put(SECRET_VOLUME, "");
     }
     let namespace = arguments.namespace.as_ref();
-    let namespace = namespace.map_or_else(String::new, |name| format!("  namespace: {name}\n"));
-    let metadata = format!("  name: {}\n", arguments.deployment);
+    let namespace = namespace.map_or_else(String::new, |name| format!("  namespace: \"{name}\"\n"));
+    let metadata = format!("  name: \"{}\"\n", arguments.deployment);
     let patch = patch.replacen(&metadata, &format!("{metadata}{namespace}"), 1);
     let lines = text.lines().map(|line| match line.trim_end() {
         "" => "\n".to_owned(),
         line => format!("    {line}\n"),
     });
     let data: String = lines.collect();
-    Ok(format!(
+    let config_map = format!(
         "# Another file is another name, so that a change rolls the pods.\n\
-         apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {config_map}\n{namespace}data:\n  kafka-dedup.yaml: |2\n{data}---\n{patch}"
-    ))
+         apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {config_map}\n{namespace}data:\n  kafka-dedup.yaml: |2\n{data}"
+    );
+    Ok((config_map, patch))
 }
 
-const SECRET_VOLUME: &str = "        - name: secret
-          # Made by you: `kubectl create secret generic kafka-dedup --from-file=password`.
+const SECRET_VOLUME: &str = "        - name: kafka-dedup-secret
+          # Made by you: `kubectl create secret generic kafka-dedup --from-file=password --from-file=ca.crt`.
           secret:
             secretName: kafka-dedup
             # For owner and group alone, which fsGroup makes the service's.
@@ -192,6 +217,46 @@ fn fits(config: &Config, text: &str) -> Result<(), Stop> {
             config.http.admin
         ));
     }
+    let places =
+        Regex::new(r"\$\{file:([^}]*)\}").map_err(|error| Stop::internal(error.to_string()))?;
+    for found in places.captures_iter(text) {
+        if !is_mounted(&found[1]) {
+            return refuse(format!(
+                "{} is a file that the pod does not have: put it into the Secret kafka-dedup, and name it {SECRETS}/NAME",
+                &found[0]
+            ));
+        }
+    }
+    let kafka = &config.kafka;
+    let properties = [
+        &kafka.properties,
+        &kafka.consumer_properties,
+        &kafka.producer_properties,
+    ];
+    let mut written = properties
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect::<Vec<_>>();
+    if let Some(password) = config.schemas.as_ref().and_then(|it| it.password.clone()) {
+        written.push(("schemas.password".to_owned(), password));
+    }
+    if let Some(token) = &config.http.admin_token {
+        written.push(("http.admin_token".to_owned(), token.clone()));
+    }
+    for (name, value) in written {
+        if config::is_secret(&name) && !value.contains(LOOKED_UP) {
+            return refuse(format!(
+                "{name} is written out, and a ConfigMap is for all to read: put it into the Secret kafka-dedup, and write \
+                 ${{file:{SECRETS}/NAME}}"
+            ));
+        }
+        if name.ends_with(".location") && !is_mounted(&value) && !value.starts_with("/etc/ssl/") {
+            return refuse(format!(
+                "{name} is {value}, a file that the pod does not have: put it into the Secret kafka-dedup, and name it {SECRETS}/NAME"
+            ));
+        }
+    }
     if config.kafka.static_membership {
         return refuse(
             "kafka.static_membership is true: pods of a Deployment have new names each time, and the group would wait for the \
@@ -200,6 +265,14 @@ fn fits(config: &Config, text: &str) -> Result<(), Stop> {
         );
     }
     Ok(())
+}
+
+fn is_mounted(path: &str) -> bool {
+    let name = path
+        .trim()
+        .strip_prefix(SECRETS)
+        .and_then(|it| it.strip_prefix('/'));
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 #[cfg(test)]
@@ -215,18 +288,20 @@ mod tests {
             image: "registry.example/kafka-dedup:1".to_owned(),
             deployment: "orders".to_owned(),
             namespace: Some("shop".to_owned()),
+            grace: 90,
+            dir: None,
         };
-        manifest(&arguments, text)
+        manifest(&arguments, text).map(|(config_map, patch)| config_map + &patch)
     }
 
     #[test]
     fn the_patch_is_of_that_deployment_with_that_config() {
         let plain = of(CONFIG).expect("fits");
         for words in [
-            "  name: orders\n  namespace: shop\n",
+            "  name: \"orders\"\n  namespace: \"shop\"\n",
             "          image: registry.example/kafka-dedup:1\n",
             "  kafka-dedup.yaml: |2\n    kafka: {bootstrap_servers",
-            "terminationGracePeriodSeconds: 105",
+            "terminationGracePeriodSeconds: 155",
         ] {
             assert!(plain.contains(words), "{words} in {plain}");
         }
@@ -244,7 +319,7 @@ mod tests {
         let other = of(&format!("{CONFIG}# other\ntransaction: {{timeout: 2m}}\n")).expect("fits");
         assert_ne!(name(&plain), name(&other));
         assert!(
-            other.contains("terminationGracePeriodSeconds: 185"),
+            other.contains("terminationGracePeriodSeconds: 245"),
             "{other}"
         );
         let secret = CONFIG.replace(
@@ -271,12 +346,34 @@ mod tests {
                 "loopback",
             ),
             ("wokers: 2\n", "wokers"),
+            ("journal: {topic: \"${PATH}\"}\n", "PATH"),
             ("# \u{7}\n", "control characters"),
         ] {
             let refused = of(&format!("{CONFIG}{more}"))
                 .expect_err("refused")
                 .sentence;
             assert!(refused.contains(words), "{words}: {refused}");
+        }
+        for (property, words) in [
+            ("sasl.password: hunter2", "sasl.password is written out"),
+            (
+                "sasl.password: \"${file:/run/secrets/other/password}\"",
+                "does not have",
+            ),
+            (
+                "ssl.ca.location: /etc/kafka-ca/ca.pem",
+                "ssl.ca.location is /etc/kafka-ca/ca.pem",
+            ),
+        ] {
+            let text = CONFIG.replace(
+                "group_id: g",
+                &format!("group_id: g, properties: {{{property}}}"),
+            );
+            let refused = of(&text).expect_err("refused").sentence;
+            assert!(
+                refused.contains(words) && !refused.contains("hunter2"),
+                "{refused}"
+            );
         }
         let is_static = CONFIG.replace("group_id: g", "group_id: g, static_membership: true");
         let refused = of(&is_static).expect_err("refused").sentence;

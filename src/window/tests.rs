@@ -331,7 +331,7 @@ fn what_conflicts_renews_nothing() {
     assert_eq!(window.recall(2, 5, None), Ok(Recalled::Unknown));
 }
 
-/// In the overlay, in memory, in a sealed slice; not once its slice has gone, and not where it was forgotten by
+/// In memory and in sealed slices; not once its slice has gone, and not where it was forgotten by
 /// an operator.
 #[test]
 fn an_id_that_comes_after_its_window_is_known_for_a_while() {

@@ -142,14 +142,19 @@ impl Worker {
                     .open
                     .as_ref()
                     .is_some_and(|open| Instant::now() >= open.deadline(&self.config));
-                if !overdue {
+                if overdue {
+                    tracing::warn!(
+                        worker = self.index,
+                        "the transaction took longer than transaction.timeout, and the brokers ended it; the producer is replaced: {why}"
+                    );
+                } else {
                     self.count_fence(&why)?;
+                    tracing::warn!(
+                        worker = self.index,
+                        "the producer was fenced: another process uses the instance id {}, unless a broker was just lost; replacing it: {why}",
+                        self.config.kafka.instance_id
+                    );
                 }
-                tracing::warn!(
-                    worker = self.index,
-                    "the producer was fenced: another process uses the instance id {}, unless a broker was just lost; replacing it: {why}",
-                    self.config.kafka.instance_id
-                );
                 self.replace_producer()
             }
         }
@@ -179,7 +184,8 @@ impl Worker {
         let condition = match self.fenced_at.len() {
             0 => Condition::Ready("transactional id is ours".to_owned()),
             times => Condition::Degraded(format!(
-                "fenced {times} times in the last {} s: another process uses the instance id {} in the group {}, unless a broker was just lost. Give every instance its own kafka.instance_id",
+                "fenced {} in the last {} s: another process uses the instance id {} in the group {}, unless a broker was just lost. Give every instance its own kafka.instance_id",
+                if times == 1 { "once" } else { "twice" },
                 FENCE_MEMORY.as_secs(),
                 self.config.kafka.instance_id,
                 self.config.kafka.group_id

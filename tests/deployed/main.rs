@@ -1,6 +1,6 @@
 //! Starts what the manifests would start, without Kubernetes: the same arguments, environment, config, user, read-only
 //! root, volumes and probes, against a broker with TLS, SCRAM and an authorizer that allows what SECURITY.md lists.
-//! What differs is where Kafka is and whose certificates it has. Not played: the memory limit, seccomp, the network policy.
+//! What differs is where Kafka is. Not played: the memory limit, seccomp, the network policy.
 //!
 //! ```text
 //! make check-configs          renders the manifests (which takes helm and kustomize), and runs this on what comes of it

@@ -14,7 +14,6 @@ use crate::kit::{BINARY, fetch, wait_for};
 
 /// What the pod is called, which stays the same.
 const NAME: &str = "kafka-dedup-0";
-const CA: &str = "/etc/test-ca.pem";
 
 /// Root is mounted over itself, with what a runtime mounts into it; the container's user gets it.
 const RUN: &str = r#"
@@ -55,7 +54,6 @@ impl<'a> Pod<'a> {
             fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
             fs::copy(&library, to).expect("a library");
         }
-        fs::copy(ca, inside(CA)).expect("the authority");
 
         let group = spec["securityContext"]["fsGroup"]
             .as_u64()
@@ -75,12 +73,15 @@ impl<'a> Pod<'a> {
                 let config = member["config"].as_str().expect("a config");
                 fs::write(inside(at).join("kafka-dedup.yaml"), config).expect("written");
             } else if let Some(secret) = volume.get("secret") {
-                let file = inside(at).join("password");
-                fs::write(&file, password).expect("written");
-                let mode = secret["defaultMode"].as_u64().unwrap_or(0o644);
-                let mode = fs::Permissions::from_mode(u32::try_from(mode).expect("a mode"));
-                fs::set_permissions(&file, mode).expect("permissions");
-                chown(&file, Some(0), Some(group)).expect("its group");
+                let authority = fs::read(ca).expect("the authority");
+                for (name, content) in [("password", password.as_bytes()), ("ca.crt", &authority)] {
+                    let file = inside(at).join(name);
+                    fs::write(&file, content).expect("written");
+                    let mode = secret["defaultMode"].as_u64().unwrap_or(0o644);
+                    let mode = fs::Permissions::from_mode(u32::try_from(mode).expect("a mode"));
+                    fs::set_permissions(&file, mode).expect("permissions");
+                    chown(&file, Some(0), Some(group)).expect("its group");
+                }
             } else {
                 // As fsGroup has it: root's, and the group may write.
                 fs::set_permissions(inside(at), fs::Permissions::from_mode(0o2775))
@@ -105,14 +106,10 @@ impl<'a> Pod<'a> {
             })
             .collect();
         variables.push(("HOSTNAME".to_owned(), NAME.to_owned()));
-        // Where Kafka is here, and whose certificate it shows.
+        // Where Kafka is here.
         variables.push((
             "KAFKA_DEDUP__KAFKA__BOOTSTRAP_SERVERS".to_owned(),
             broker.to_owned(),
-        ));
-        variables.push((
-            "KAFKA_DEDUP__KAFKA__PROPERTIES__SSL_CA_LOCATION".to_owned(),
-            CA.to_owned(),
         ));
         let log = root.path().with_extension("log");
         fs::write(&log, "").expect("a log");

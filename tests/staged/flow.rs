@@ -30,7 +30,7 @@ impl Flow {
                     break;
                 }
                 for (partition, record) in of(tick) {
-                    // A broker that is gone has its queue fill up; what does not fit is not sent.
+                    // A broker that is gone has its queue fill up, which holds the pace up.
                     let _ = crate::kit::kafka::try_send(&producer, &topic, partition, &record);
                 }
                 std::thread::sleep(TICK);

@@ -1,6 +1,6 @@
 //! What stands out of the numbers: what somebody who knows the service would see at once, in a sentence each, with the
 //! section of the runbook. Pure. The thresholds are those of the alerts in `deploy/prometheus/rules.yaml`; the spans are
-//! shorter, as a reader is there already.
+//! shorter, as a reader is there already, and a process too young to know what is usual says of duplicates what they are.
 
 use super::history::Recent;
 use super::render::{grouped, percent};
@@ -12,6 +12,8 @@ use crate::metrics::Totals;
 const FEW: u64 = 100;
 /// Records that may wait without a word.
 const LAG: i64 = 1000;
+/// So long may it take to be read, at the pace of the topic.
+const MUCH_SECONDS: f64 = 60.0;
 /// Findings of one kind; with hundreds of topics the first say enough.
 const MOST: usize = 3;
 
@@ -58,7 +60,7 @@ pub fn findings(
     for look in by_topic {
         all.extend(recent.iter().filter_map(|it| look(terms, it)).take(MOST));
     }
-    all.extend(hot(rows));
+    all.extend(hot(recent, rows));
     all.extend(not_covered(terms, rows));
     all
 }
@@ -89,11 +91,14 @@ fn without_id(terms: &Terms, it: &Recent) -> Option<Finding> {
 fn rejected(_: &Terms, it: &Recent) -> Option<Finding> {
     let rejected = it.now.rejected;
     (rejected > 0).then(|| Finding {
-        sentence: format!(
-            "{} records of {} were rejected.",
-            grouped(rejected),
-            it.topic
-        ),
+        sentence: match rejected {
+            1 => format!("A record of {} was rejected.", it.topic),
+            several => format!(
+                "{} records of {} were rejected.",
+                grouped(several),
+                it.topic
+            ),
+        },
         section: "KafkaDedupRecordsRejected",
     })
 }
@@ -105,14 +110,15 @@ fn more_duplicates(_: &Terms, it: &Recent) -> Option<Finding> {
         share(before.duplicates, before.received),
     );
     let jumped = before.received >= FEW && is > 3.0 * was && is - was > 0.02;
-    (now.duplicates >= FEW && (jumped || is > 0.5)).then(|| Finding {
+    let most = before.received < FEW && is > 0.5;
+    (now.duplicates >= FEW && (jumped || most)).then(|| Finding {
         sentence: format!(
             "{} of the records of {} are duplicates{}. Somebody sends again what was sent before; it is removed, and \
              consumers see none of it. How old the duplicates are tells what is sent again.",
             percent(now.duplicates as f64, now.received as f64),
             it.topic,
             match before.received >= FEW {
-                true => format!(", {} in the hour before", percent(before.duplicates as f64, before.received as f64)),
+                true => format!(", {} before that", percent(before.duplicates as f64, before.received as f64)),
                 false => String::new(),
             },
         ),
@@ -128,7 +134,7 @@ fn fewer_duplicates(_: &Terms, it: &Recent) -> Option<Finding> {
     );
     (was * now.received as f64 > FEW as f64 && is < 0.25 * was).then(|| Finding {
         sentence: format!(
-            "{} of the records of {} are duplicates, {} in the hour before: a source has come to rest, or duplicates are \
+            "{} of the records of {} are duplicates, {} before that: a source has come to rest, or duplicates are \
              no longer known as such.",
             percent(now.duplicates as f64, now.received as f64),
             it.topic,
@@ -168,13 +174,18 @@ fn crossing(_: &Terms, it: &Recent) -> Option<Finding> {
     })
 }
 
-/// A partition that waits where the others do not.
-fn hot(rows: &[(usize, PartitionStatus)]) -> Option<Finding> {
+/// A partition that waits where the others do not, with more than a minute's worth.
+fn hot(recent: &[Recent], rows: &[(usize, PartitionStatus)]) -> Option<Finding> {
     let lag = |row: &PartitionStatus| row.lag.unwrap_or(0).max(0);
     let (_, most) = rows.iter().max_by_key(|(_, row)| lag(row))?;
     let kin = rows.iter().filter(|(_, row)| row.topic == most.topic);
     let (several, sum) = kin.fold((0, 0), |(n, sum), (_, row)| (n + 1, sum + lag(row)));
-    let stands_out = several > 2 && lag(most) > LAG && 2 * lag(most) > sum;
+    let known = recent.iter().find(|it| it.topic == most.input);
+    let a_second = known.map_or(0.0, |it| {
+        it.now.received as f64 / it.span.as_secs_f64().max(1.0)
+    });
+    let is_much = lag(most) > LAG && sum as f64 > MUCH_SECONDS * a_second;
+    let stands_out = several > 2 && is_much && 2 * lag(most) > sum;
     (stands_out && most.state == "active").then(|| Finding {
         sentence: format!(
             "{}-{} holds {} of the {} records of its topic that wait, and it is one of {several} partitions here: a hot \
@@ -209,6 +220,8 @@ fn not_covered(terms: &Terms, rows: &[(usize, PartitionStatus)]) -> Option<Findi
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::http::page::runbook;
     use crate::http::page::tests::row;
@@ -223,7 +236,13 @@ mod tests {
 
     fn recent(now: Totals, before: Totals) -> Vec<Recent> {
         let topic = "orders".to_owned();
-        vec![Recent { topic, now, before }]
+        let span = Duration::from_secs(300);
+        vec![Recent {
+            topic,
+            now,
+            span,
+            before,
+        }]
     }
 
     /// What is said of these, held against the runbook.
@@ -254,6 +273,14 @@ mod tests {
         rows.iter_mut()
             .for_each(|(_, row)| row.coverage = Some(1.0));
         assert!(said(&[], &rows).is_empty());
+        // At 333 a second, 15,000 are less than a minute's worth; and what is always so is usual.
+        rows[2].1.lag = Some(15_000);
+        assert!(said(&recent(usual, usual), &rows).is_empty());
+        let many = Totals {
+            duplicates: 60_000,
+            ..usual
+        };
+        assert!(said(&recent(many, many), &[]).is_empty());
     }
 
     #[test]
@@ -277,12 +304,12 @@ mod tests {
             (
                 of(|it| it.rejected = 1),
                 usual,
-                "RecordsRejected: 1 records of orders were rejected",
+                "RecordsRejected: A record of orders was rejected",
             ),
             (
                 of(|it| it.duplicates = 9_300),
                 usual,
-                "DuplicatesUp: 93.0 % of the records of orders are duplicates, 5.0 % in the hour before.",
+                "DuplicatesUp: 93.0 % of the records of orders are duplicates, 5.0 % before that.",
             ),
             (
                 of(|it| it.duplicates = 9_300),
@@ -292,7 +319,7 @@ mod tests {
             (
                 of(|it| it.duplicates = 3),
                 usual,
-                "DuplicatesDown: 0.0 % of the records of orders are duplicates, 5.0 % in the hour before",
+                "DuplicatesDown: 0.0 % of the records of orders are duplicates, 5.0 % before that",
             ),
             (
                 of(|it| it.returned = 40),

@@ -1,6 +1,6 @@
 //! What the last hour was like: a sample of the verdict counters every ten seconds, and one by topic every half a
-//! minute, in fixed memory (360 samples of all, 120 of each of 64 topics: 0.5 MB at most). Reads the metrics; begins empty
-//! with the process, as they do.
+//! minute, in bounded memory (360 samples of all, 120 of each of 64 topics: 1 MB at most, and 3 MB where topics have the
+//! longest names). Reads the metrics; begins empty with the process, as they do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,11 +26,13 @@ pub struct Rates {
     pub duplicates: f64,
 }
 
-/// What came of a topic in the last five minutes, and in the hour before them.
+/// What came of a topic in the last five minutes, and before them in what is left of an hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recent {
     pub topic: String,
     pub now: Totals,
+    /// That `now` speaks of.
+    pub span: Duration,
     pub before: Totals,
 }
 
@@ -103,12 +105,14 @@ impl History {
     pub fn recent(&self) -> Vec<Recent> {
         let samples = self.lock();
         let by_topic = &samples.by_topic;
-        let (Some((_, oldest)), Some((at, newest))) = (by_topic.front(), by_topic.back()) else {
+        let (Some((begun, oldest)), Some((at, newest))) = (by_topic.front(), by_topic.back())
+        else {
             return Vec::new();
         };
         let is_before = |(then, _): &&(Instant, _)| at.duration_since(*then) >= NOW;
         let pivot = by_topic.iter().rev().find(is_before);
-        let pivot = pivot.map_or(oldest, |(_, totals)| totals);
+        let (since, pivot) = pivot.map_or((begun, oldest), |(then, totals)| (then, totals));
+        let span = at.duration_since(*since);
         let of = |totals: &BTreeMap<String, Totals>, topic| {
             totals.get(topic).copied().unwrap_or_default()
         };
@@ -117,6 +121,7 @@ impl History {
             .map(|(topic, totals)| Recent {
                 topic: topic.clone(),
                 now: totals.since(of(pivot, topic)),
+                span,
                 before: of(pivot, topic).since(of(oldest, topic)),
             })
             .collect()
@@ -182,6 +187,7 @@ mod tests {
         };
         // Five minutes are 30 samples.
         assert_eq!(of("t07").now, totals(3_000, 300));
+        assert_eq!(of("t07").span, NOW);
         assert_eq!(of("t07").before, totals(33_000, 3_300));
         assert_eq!(of("late").before, totals(0, 0));
         assert_eq!(of("late").now, totals(999_000, 0));

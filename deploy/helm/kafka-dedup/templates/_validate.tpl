@@ -48,8 +48,10 @@
 {{- fail (printf "config.kafka.static_membership is true, and kind is %s, whose pods have a new name each time: the group would wait for every old one. Set kind to StatefulSet, or static_membership to false" .Values.kind) -}}
 {{- end -}}
 {{- $timeout := include "kafka-dedup.seconds" (dig "transaction" "timeout" "30s" $config) | int -}}
-{{- if lt (int .Values.terminationGracePeriodSeconds) (add $timeout 35 | int) -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d: set it to %d or more, which is config.transaction.timeout and 35 s, in which the process leaves" (int .Values.terminationGracePeriodSeconds) (add $timeout 35)) -}}
+{{- /* An application ends before its sidecar. */ -}}
+{{- $before := ternary 30 0 (eq .Values.kind "Sidecar") -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (add $timeout 35 $before | int) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d: set it to %d or more, which is config.transaction.timeout and 35 s, in which the process leaves%s" (int .Values.terminationGracePeriodSeconds) (add $timeout 35 $before) (ternary ", and before that 30 s for the application" "" (eq .Values.kind "Sidecar"))) -}}
 {{- end -}}
 {{- include "kafka-dedup.refuse-secrets" (dict "where" "config.kafka.properties" "properties" ($kafka.properties | default dict)) -}}
 {{- include "kafka-dedup.refuse-secrets" (dict "where" "config.kafka.consumer_properties" "properties" ($kafka.consumer_properties | default dict)) -}}
