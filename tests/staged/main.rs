@@ -69,6 +69,7 @@ const CASES: &[Case] = &[
     ("hot", a_hot_partition),
     ("restore", a_restore),
     ("resend", all_is_sent_again),
+    ("dashboard", the_dashboard),
 ];
 
 /// A machine that stands still for two seconds has stood still for two minutes here.
@@ -567,3 +568,62 @@ fn all_is_sent_again(scene: &Scene<'_>) {
     );
     drop(usual);
 }
+
+/// Every query of the dashboard finds something to show of a service that works.
+fn the_dashboard(scene: &Scene<'_>) {
+    let it = on_shared(
+        scene,
+        3,
+        &format!("{SMALL}window: {{time: 24h, ids: 1000000}}\n"),
+    );
+    let mut instance = it.start("orders-0");
+    let _flow = Flow::of_orders(&it.kafka, &it.input, 3, 40);
+    instance.wait_until_ready();
+    scene.watch(&[&instance]);
+    let text =
+        fs::read_to_string(root().join("deploy/grafana/kafka-dedup.json")).expect("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels
+        .iter()
+        .filter_map(|panel| Some((panel["title"].as_str()?, panel["targets"].as_array()?)));
+    let queries: Vec<(&str, String)> = targets
+        .flat_map(|(title, targets)| targets.iter().map(move |target| (title, target)))
+        .map(|(title, target)| {
+            let query = target["expr"]
+                .as_str()
+                .expect("a query")
+                .replace("$__rate_interval", "5s");
+            let query = query
+                .replace("$job", &scene.job())
+                .replace("$instance", ".*");
+            (title, query.replace("$topic", ".*"))
+        })
+        .collect();
+    assert!(queries.len() > 70 && queries.iter().all(|(_, query)| !query.contains('$')));
+    let mut empty = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        empty = queries
+            .iter()
+            .filter(|(_, query)| scene.prometheus.series(query).expect("an answer") == 0)
+            .map(|(title, query)| format!("{title}: {query}"))
+            .filter(|it| !NOT_SHOWN.iter().any(|name| it.contains(name)))
+            .collect();
+        if empty.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert!(empty.is_empty(), "nothing to show: {empty:#?}");
+    let (_, scrape) = instance.get("/metrics").expect("an answer");
+    let lint = scene.prometheus.lint(&scrape);
+    assert!(lint.is_empty(), "{lint}");
+}
+
+/// Queries that find nothing where nothing of the kind has happened: an order, an error, a restore.
+const NOT_SHOWN: &[&str] = &[
+    "kafka_dedup_partition_active{job=~\"kafka-dedup-dashboard\", instance=~\".*\", topic=~\".*\"} == 0",
+    "kafka_dedup_admin_requests_total",
+    "kafka_dedup_client_errors_total",
+];

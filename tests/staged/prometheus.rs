@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub struct Prometheus {
     process: Child,
     url: String,
     dir: TempDir,
+    promtool: PathBuf,
 }
 
 /// As it is sent to whoever is on call.
@@ -51,8 +53,8 @@ scrape_configs:
         let found = Command::new("bash").arg(root.join(".ci/promtool")).output();
         let found = found.expect("bash");
         let promtool = String::from_utf8(found.stdout).expect("a path");
-        let program =
-            Path::new(promtool.lines().last().expect("promtool")).with_file_name("prometheus");
+        let promtool = PathBuf::from(promtool.lines().last().expect("promtool"));
+        let program = promtool.with_file_name("prometheus");
         let port = free_ports(1).expect("a free port")[0];
         let log = fs::File::create(dir.path().join("log")).expect("a log");
         let process = Command::new(program)
@@ -74,6 +76,7 @@ scrape_configs:
             process: process.expect("Prometheus"),
             url: format!("http://127.0.0.1:{port}"),
             dir,
+            promtool,
         };
         wait_for("Prometheus", Duration::from_secs(60), || {
             ureq::get(format!("{}/-/ready", started.url)).call().is_ok()
@@ -92,6 +95,42 @@ scrape_configs:
         let new = self.dir.path().join(format!("{job}.new"));
         fs::write(&new, file.to_string()).expect("written");
         fs::rename(new, self.dir.path().join(format!("targets/{job}.json"))).expect("moved");
+    }
+
+    /// What `promtool check metrics` has against a scrape.
+    pub fn lint(&self, scrape: &str) -> String {
+        let mut child = Command::new(&self.promtool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool");
+        let mut input = child.stdin.take().expect("its input");
+        input.write_all(scrape.as_bytes()).expect("written");
+        drop(input);
+        let said = child.wait_with_output().expect("its end");
+        String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
+    }
+
+    /// How many series a query finds now.
+    pub fn series(&self, query: &str) -> Result<usize, String> {
+        let url = format!("{}/api/v1/query", self.url);
+        let asked = ureq::get(url)
+            .query("query", query)
+            .config()
+            .http_status_as_error(false)
+            .build();
+        let mut answer = asked.call().map_err(|error| error.to_string())?;
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
+        let answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        match answer["data"]["result"].as_array() {
+            Some(series) => Ok(series.len()),
+            None => Err(text),
+        }
     }
 
     /// What fires for a job.

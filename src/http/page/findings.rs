@@ -4,7 +4,7 @@
 
 use super::history::Recent;
 use super::render::{grouped, percent};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::http::status::PartitionStatus;
 use crate::metrics::Totals;
 
@@ -30,6 +30,8 @@ pub struct Terms {
     pub id_from: String,
     pub id_missing: &'static str,
     pub window: String,
+    /// What becomes of duplicates.
+    pub fate: &'static str,
 }
 
 impl Terms {
@@ -38,6 +40,11 @@ impl Terms {
             id_from: config.id.from.to_string(),
             id_missing: config.id.missing.as_str(),
             window: config.window.to_string(),
+            fate: match config.mode {
+                Mode::Filter => "it is removed, and consumers see none of it",
+                Mode::Mark => "consumers get it, marked as duplicate",
+                Mode::Observe => "it is counted, and nothing else, as mode is observe",
+            },
         }
     }
 }
@@ -103,7 +110,7 @@ fn rejected(_: &Terms, it: &Recent) -> Option<Finding> {
     })
 }
 
-fn more_duplicates(_: &Terms, it: &Recent) -> Option<Finding> {
+fn more_duplicates(terms: &Terms, it: &Recent) -> Option<Finding> {
     let (now, before) = (it.now, it.before);
     let (is, was) = (
         share(now.duplicates, now.received),
@@ -113,14 +120,15 @@ fn more_duplicates(_: &Terms, it: &Recent) -> Option<Finding> {
     let most = before.received < FEW && is > 0.5;
     (now.duplicates >= FEW && (jumped || most)).then(|| Finding {
         sentence: format!(
-            "{} of the records of {} are duplicates{}. Somebody sends again what was sent before; it is removed, and \
-             consumers see none of it. How old the duplicates are tells what is sent again.",
+            "{} of the records of {} are duplicates{}. Somebody sends again what was sent before; {}. How old the \
+             duplicates are tells what is sent again.",
             percent(now.duplicates as f64, now.received as f64),
             it.topic,
             match before.received >= FEW {
                 true => format!(", {} before that", percent(before.duplicates as f64, before.received as f64)),
                 false => String::new(),
             },
+            terms.fate,
         ),
         section: "KafkaDedupDuplicatesUp",
     })
@@ -231,6 +239,7 @@ mod tests {
             id_from: "header message-id".to_owned(),
             id_missing: "forward",
             window: "1day".to_owned(),
+            fate: "it is removed",
         }
     }
 
