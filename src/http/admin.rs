@@ -127,13 +127,7 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };
-    let outcome = match response.status() {
-        code if code.is_success() => "done",
-        code if code.is_client_error() => "refused",
-        _ => "failed",
-    };
-    let count = &admin.metrics.admin_requests;
-    count.with_label_values(&[command, outcome]).inc();
+    admin.count(command, response.status());
     response
 }
 
@@ -439,7 +433,19 @@ impl Admin {
     /// Why there is no answer.
     pub async fn look_up(&self, query: &str) -> Result<Vec<Answer>, String> {
         let answers = self.seen(query).await;
+        let status = answers.as_ref().map_or_else(|it| it.0, |_| StatusCode::OK);
+        self.count("seen", status);
         answers.map_err(|Refusal(_, sentence)| sentence)
+    }
+
+    fn count(&self, command: &str, status: StatusCode) {
+        let outcome = match status {
+            code if code.is_success() => "done",
+            code if code.is_client_error() => "refused",
+            _ => "failed",
+        };
+        let count = &self.metrics.admin_requests;
+        count.with_label_values(&[command, outcome]).inc();
     }
 
     async fn seen(&self, query: &str) -> Result<Vec<Answer>, Refusal> {

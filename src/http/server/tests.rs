@@ -1,6 +1,7 @@
 //! The routes, asked over loopback.
 
 use std::io::{Read, Write};
+use std::time::Instant;
 
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -179,6 +180,32 @@ fn the_status_page_is_on_the_admin_listener_alone() {
 
 /// Somebody else's name that was turned to this address (DNS rebinding) sees nothing, and no page of others may
 /// hold ours.
+#[test]
+fn eight_pages_are_kept_up_to_date_at_a_time() {
+    let run = start();
+    let open = || {
+        let mut stream = std::net::TcpStream::connect(run.admin).unwrap();
+        let request = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        (String::from_utf8_lossy(&begin).into_owned(), stream)
+    };
+    let mut readers: Vec<_> = (0..8).map(|_| open()).collect();
+    assert!(readers.iter().all(|(begin, _)| begin == "HTTP/1.1 200"));
+    assert_eq!(open().0, "HTTP/1.1 503");
+    // What is not kept up to date is there all the same.
+    assert_eq!(fetch(run.admin, "/").0, 200);
+    assert_eq!(fetch(run.admin, "/runbook").0, 200);
+    assert_eq!(fetch(run.public, "/runbook").0, 404);
+    drop(readers.pop());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while open().0 != "HTTP/1.1 200" {
+        assert!(Instant::now() < deadline, "its place stays taken");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn the_page_is_for_its_own_hosts_alone() {
     let run = start();
