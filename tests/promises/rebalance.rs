@@ -1,11 +1,12 @@
 //! Members come, go, freeze and return: the output is still equal, and a zombie commits nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crash::rounds;
 use crate::exactly_once::by_header;
+use crate::kit::kin::reads;
 use crate::kit::stream::Stream;
-use crate::kit::{Deployment, wait_for};
+use crate::kit::{Deployment, Instance, wait_for};
 
 fn scale(assignor: &str) {
     let mut deployment =
@@ -198,5 +199,77 @@ fn a_start_right_after_the_assignment_skips_nothing() {
             }
         }
         assert_eq!(got, (10..220).collect::<Vec<i64>>(), "{protocol}");
+    }
+}
+
+/// A rolling upgrade, once by SIGTERM and once by kill -9: who comes back under its name within its session has its
+/// partitions again, and those of the others do not move.
+#[test]
+fn members_with_names_are_replaced_and_nobody_elses_partitions_move() {
+    let mut deployment =
+        Deployment::new("named", 6, "transaction: {interval: 50ms, timeout: 10s}\n");
+    deployment.env.push((
+        "KAFKA_DEDUP__KAFKA__STATIC_MEMBERSHIP".to_owned(),
+        "true".to_owned(),
+    ));
+    deployment.consumer_properties = vec![
+        ("session.timeout.ms".to_owned(), "45000".to_owned()),
+        ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
+    ];
+    let names = ["pod-0", "pod-1", "pod-2"];
+    let mut members: Vec<_> = names.iter().map(|name| deployment.start(name)).collect();
+    for member in &mut members {
+        member.wait_until_ready();
+    }
+    wait_for("two partitions each", Duration::from_secs(90), || {
+        members.iter().all(|member| reads(member) == 2)
+    });
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 6, 23);
+    std::thread::sleep(Duration::from_secs(1));
+    let moved = |member: &Instance| {
+        let of = |event| {
+            member.metric(&format!(
+                "kafka_dedup_rebalances_total{{event=\"{event}\"}}"
+            ))
+        };
+        of("revoked") + of("lost")
+    };
+    let own = |member: &Instance| {
+        let (_, text) = member.get("/metrics").expect("metrics");
+        let lines = text.lines();
+        let active = lines.filter(|line| line.starts_with("kafka_dedup_partition_active{"));
+        active
+            .map(|line| line.split('}').next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for is_asked in [true, false] {
+        for turn in 0..names.len() {
+            let mut gone = members.remove(turn);
+            let had = own(&gone);
+            let before: Vec<f64> = members.iter().map(moved).collect();
+            let since = Instant::now();
+            if is_asked {
+                assert!(gone.terminate().success(), "{}", gone.log_tail());
+            } else {
+                gone.end();
+            }
+            drop(gone);
+            let mut back = deployment.start(names[turn]);
+            back.wait_until_ready();
+            wait_for("its partitions", Duration::from_secs(40), || {
+                reads(&back) == 2
+            });
+            eprintln!("{}: away for {:?}", names[turn], since.elapsed());
+            assert_eq!(own(&back), had, "{}", names[turn]);
+            let after: Vec<f64> = members.iter().map(moved).collect();
+            assert_eq!(after, before, "while {} was replaced", names[turn]);
+            members.insert(turn, back);
+        }
+    }
+    assert!(stream.finish() > 0);
+    deployment.wait_until_caught_up(Duration::from_secs(90));
+    deployment.assert_output(|_, input| by_header(input));
+    for member in &mut members {
+        assert!(member.terminate().success(), "{}", member.log_tail());
     }
 }
