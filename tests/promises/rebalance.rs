@@ -243,7 +243,7 @@ fn members_with_names_are_replaced_and_nobody_elses_partitions_move() {
             .collect::<Vec<_>>()
     };
     for is_asked in [true, false] {
-        for turn in 0..names.len() {
+        for (turn, name) in names.iter().enumerate() {
             let mut gone = members.remove(turn);
             let had = own(&gone);
             let before: Vec<f64> = members.iter().map(moved).collect();
@@ -254,15 +254,15 @@ fn members_with_names_are_replaced_and_nobody_elses_partitions_move() {
                 gone.end();
             }
             drop(gone);
-            let mut back = deployment.start(names[turn]);
+            let mut back = deployment.start(name);
             back.wait_until_ready();
             wait_for("its partitions", Duration::from_secs(40), || {
                 reads(&back) == 2
             });
-            eprintln!("{}: away for {:?}", names[turn], since.elapsed());
-            assert_eq!(own(&back), had, "{}", names[turn]);
+            eprintln!("{name}: away for {:?}", since.elapsed());
+            assert_eq!(own(&back), had, "{name}");
             let after: Vec<f64> = members.iter().map(moved).collect();
-            assert_eq!(after, before, "while {} was replaced", names[turn]);
+            assert_eq!(after, before, "while {name} was replaced");
             members.insert(turn, back);
         }
     }
