@@ -117,16 +117,16 @@ pub fn run(arguments: &ManifestArgs) -> Result<(), Stop> {
 
 /// The ConfigMap, and the patch.
 fn manifest(arguments: &ManifestArgs, text: &str) -> Result<(String, String), Stop> {
-    let secrets =
-        Regex::new(r"\$\{file:[^}]*\}").map_err(|error| Stop::internal(error.to_string()))?;
-    let readable = secrets.replace_all(text, NoExpand(LOOKED_UP));
+    let files =
+        Regex::new(r"\$\{file:([^}]*)\}").map_err(|error| Stop::internal(error.to_string()))?;
+    let readable = files.replace_all(text, NoExpand(LOOKED_UP));
     let name = arguments.config.display().to_string();
     // The pod's, and not that of this machine.
     let environment =
         ["HOSTNAME", "KAFKA_DEDUP__KAFKA__INSTANCE_ID"].map(|it| (it.to_owned(), "pod".to_owned()));
     let config = config::from_str(&readable, &name, &environment.into())
         .map_err(|faults| Stop::usage(faults.to_string()))?;
-    fits(&config, text)?;
+    fits(&config, text, &files)?;
 
     let config_map = format!("kafka-dedup-{:010x}", xxh3_64(text.as_bytes()) >> 24);
     let timeout = config.transaction.timeout.as_secs();
@@ -185,8 +185,8 @@ const SECRET_VOLUME: &str = "        - name: kafka-dedup-secret
             defaultMode: 0440
 ";
 
-/// What the pod has a place for.
-fn fits(config: &Config, text: &str) -> Result<(), Stop> {
+/// What the pod has a place for. `files` finds those that the text asks for.
+fn fits(config: &Config, text: &str, files: &Regex) -> Result<(), Stop> {
     let refuse = |sentence: String| Err(Stop::usage(sentence));
     if text.len() > LARGEST {
         return refuse(format!(
@@ -217,9 +217,7 @@ fn fits(config: &Config, text: &str) -> Result<(), Stop> {
             config.http.admin
         ));
     }
-    let places =
-        Regex::new(r"\$\{file:([^}]*)\}").map_err(|error| Stop::internal(error.to_string()))?;
-    for found in places.captures_iter(text) {
+    for found in files.captures_iter(text) {
         if !is_mounted(&found[1]) {
             return refuse(format!(
                 "{} is a file that the pod does not have: put it into the Secret kafka-dedup, and name it {SECRETS}/NAME",

@@ -10,18 +10,20 @@ pub(super) const ABORTS_NOT_READY: u32 = 3;
 
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
-        let Some(open) = &self.open else { return false };
-        self.why_now(open) != "early"
+        self.open
+            .as_ref()
+            .and_then(|open| self.why_due(open))
+            .is_some()
     }
 
-    /// Why a transaction that is closed now is closed; in one word.
-    fn why_now(&self, open: &Open) -> &'static str {
+    /// Why a transaction has to be closed now, in one word; `None`: it need not be.
+    fn why_due(&self, open: &Open) -> Option<&'static str> {
         if open.records >= self.config.transaction.records || open.alone >= ALONE_PER_TRANSACTION {
-            "full"
+            Some("full")
         } else if open.begun.elapsed() >= self.config.transaction.interval {
-            "interval"
+            Some("interval")
         } else {
-            "early"
+            None
         }
     }
 
@@ -30,7 +32,7 @@ impl Worker {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
-        let why = self.why_now(&open);
+        let why = self.why_due(&open).unwrap_or("early");
         match self.try_commit(&open) {
             Ok(()) => {
                 self.aborts_in_a_row = 0;

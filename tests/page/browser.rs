@@ -9,6 +9,18 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether there is one to test with. In CI there has to be: false only elsewhere, and then it has said so.
+pub fn is_here() -> bool {
+    let found = Command::new("chromedriver").arg("--version").output();
+    let is_here = found.is_ok() || std::env::var_os("CI").is_some();
+    if !is_here {
+        eprintln!(
+            "no chromedriver here, so no page in a browser (Debian: apt install chromium chromium-driver)"
+        );
+    }
+    is_here
+}
+
 pub struct Browser {
     driver: Child,
     /// Of the session.

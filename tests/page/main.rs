@@ -45,14 +45,7 @@ fn keep(browser: &Browser, name: &str) {
 
 #[test]
 fn it_shows_what_is_while_it_is() {
-    let has_browser = Command::new("chromedriver")
-        .arg("--version")
-        .output()
-        .is_ok();
-    if !has_browser && std::env::var_os("CI").is_none() {
-        eprintln!(
-            "not tested: no chromedriver here (Debian: apt install chromium chromium-driver)"
-        );
+    if !browser::is_here() {
         return;
     }
     let mut it = Deployment::new(

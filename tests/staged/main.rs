@@ -150,17 +150,10 @@ impl Scene<'_> {
     fn keep(&self, admin: u16, wanted: &Wanted<'_>, fired: &BTreeMap<String, Alert>, says: &str) {
         let dir = root().join("target/staged");
         fs::create_dir_all(&dir).expect("a directory");
-        let told = serde_json::json!({"alerts": fired, "page": says.lines().collect::<Vec<_>>()});
+        let told = serde_json::json!({"alerts": fired, "page": says});
         let told = serde_json::to_string_pretty(&told).expect("JSON");
         fs::write(dir.join(format!("{}.json", self.name)), told).expect("written");
-        let has_browser = Command::new("chromedriver")
-            .arg("--version")
-            .output()
-            .is_ok();
-        if !has_browser && std::env::var_os("CI").is_none() {
-            eprintln!(
-                "no picture: no chromedriver here (Debian: apt install chromium chromium-driver)"
-            );
+        if !browser::is_here() {
             return;
         }
         let browser = Browser::open(true);

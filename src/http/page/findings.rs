@@ -112,10 +112,7 @@ fn rejected(_: &Terms, it: &Recent) -> Option<Finding> {
 
 fn more_duplicates(terms: &Terms, it: &Recent) -> Option<Finding> {
     let (now, before) = (it.now, it.before);
-    let (is, was) = (
-        share(now.duplicates, now.received),
-        share(before.duplicates, before.received),
-    );
+    let (is, was) = it.duplicate_shares();
     let jumped = before.received >= FEW && is > 3.0 * was && is - was > 0.02;
     let most = before.received < FEW && is > 0.5;
     (now.duplicates >= FEW && (jumped || most)).then(|| Finding {
@@ -136,10 +133,7 @@ fn more_duplicates(terms: &Terms, it: &Recent) -> Option<Finding> {
 
 fn fewer_duplicates(_: &Terms, it: &Recent) -> Option<Finding> {
     let (now, before) = (it.now, it.before);
-    let (is, was) = (
-        share(now.duplicates, now.received),
-        share(before.duplicates, before.received),
-    );
+    let (is, was) = it.duplicate_shares();
     (was * now.received as f64 > FEW as f64 && is < 0.25 * was).then(|| Finding {
         sentence: format!(
             "{} of the records of {} are duplicates, {} before that: a source has come to rest, or duplicates are \

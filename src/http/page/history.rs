@@ -36,6 +36,14 @@ pub struct Recent {
     pub before: Totals,
 }
 
+impl Recent {
+    /// Of duplicates among the records, now and before.
+    pub fn duplicate_shares(&self) -> (f64, f64) {
+        let share = |of: Totals| of.duplicates as f64 / of.received.max(1) as f64;
+        (share(self.now), share(self.before))
+    }
+}
+
 #[derive(Default)]
 struct Samples {
     taken: usize,
