@@ -195,13 +195,14 @@ impl Worker {
         Some((1 + waiting.count(), first))
     }
 
-    /// Stops reading partitions until they are started again, at these offsets.
-    pub(super) fn hold(&mut self, held: Vec<(Partition, i64)>) {
+    /// Stops reading partitions until they are started again, at these offsets. Whether there are any that were read.
+    pub(super) fn hold(&mut self, held: Vec<(Partition, i64)>) -> bool {
         let waiting = |it: &Partition| self.to_start.iter().any(|(partition, _)| partition == it);
         let held: Vec<_> = held.into_iter().filter(|(it, _)| !waiting(it)).collect();
         let partitions: Vec<Partition> = held.iter().map(|(it, _)| it.clone()).collect();
         self.pause(&partitions);
         self.to_start.extend(held);
+        !partitions.is_empty()
     }
 }
 

@@ -31,7 +31,10 @@ impl Worker {
         let paused = active.filter(|(_, scope)| scope.topic.is_paused(&control));
         let held = paused.map(|(_, scope)| (scope.partition_key(), scope.next_offset));
         let held: Vec<_> = held.collect();
-        self.hold(held);
+        if self.hold(held) {
+            // Whoever asked for it looks whether it is so.
+            self.next_housekeeping = Instant::now();
+        }
     }
 
     fn look_up(&mut self, target: &Target, id: Fingerprint) -> Result<Vec<Answer>, Stop> {
