@@ -3,8 +3,8 @@
 //! It sends records and knows, for each that was refused or lost, which input record it came from.
 //! When a transaction begins and ends is decided in [`crate::commit`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::ffi::CString;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -12,8 +12,8 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::Message;
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use crate::broken::{self, Bug};
 use crate::config::Config;
@@ -21,6 +21,7 @@ use crate::exit::Stop;
 use crate::kafka::bounded::within;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
+use crate::kafka::produce::{self, Headers, Record};
 
 /// Which of a scope's topics a record was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub struct Outgoing<'a> {
     pub partition: i32,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
-    pub headers: Option<OwnedHeaders>,
+    pub headers: Option<Headers>,
     pub timestamp_ms: Option<i64>,
 }
 
@@ -71,16 +72,7 @@ pub struct Failure {
     pub code: RDKafkaErrorCode,
 }
 
-#[derive(Default)]
-struct Deliveries {
-    /// Reports since this producer was made.
-    reported: AtomicU64,
-    /// The count that somebody waits for; the report that reaches it wakes them.
-    awaited: AtomicU64,
-    notes: Mutex<Notes>,
-    reached: Condvar,
-}
-
+/// What is told of the deliveries of the open transaction.
 #[derive(Default)]
 struct Notes {
     /// (index of the record in its transaction, why)
@@ -89,21 +81,24 @@ struct Notes {
     journalled: Vec<(usize, i64)>,
 }
 
-impl Deliveries {
+/// The bit of a record's tag that says it went to the journal; the rest is its index in the
+/// transaction. It spares the delivery thread a look-up for every record.
+const JOURNAL_TAG: usize = 1 << (usize::BITS - 1);
+/// How long a full queue is waited for before the next try.
+const QUEUE_FULL: Duration = Duration::from_millis(1);
+
+/// Hears of deliveries: of failures, and of where runs are in the journal. Of all others nothing has to be
+/// known but that they are over, which a flush tells.
+pub struct SinkContext {
+    logged: Logged,
+    notes: Mutex<Notes>,
+}
+
+impl SinkContext {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         // Whole after every statement: a panic elsewhere is no reason to stop using it.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The bit of a record's tag that says it went to the journal; the rest is its index in the
-/// transaction. It spares the delivery thread a look-up for every record.
-const JOURNAL_TAG: usize = 1 << (usize::BITS - 1);
-
-/// Counts delivery reports.
-pub struct SinkContext {
-    logged: Logged,
-    deliveries: Deliveries,
 }
 
 impl ClientContext for SinkContext {
@@ -122,28 +117,15 @@ impl ProducerContext for SinkContext {
     fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
         match result {
             Ok(record) if tag & JOURNAL_TAG != 0 => {
-                let index = tag & !JOURNAL_TAG;
-                self.deliveries
-                    .notes()
-                    .journalled
-                    .push((index, record.offset()));
+                let run = (tag & !JOURNAL_TAG, record.offset());
+                self.notes().journalled.push(run);
             }
             Ok(_) => {}
             Err((error, _)) => {
-                let code = error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown);
-                self.deliveries
-                    .notes()
-                    .failed
-                    .push((tag & !JOURNAL_TAG, code));
+                let code = error.rdkafka_error_code();
+                let code = code.unwrap_or(RDKafkaErrorCode::Unknown);
+                self.notes().failed.push((tag & !JOURNAL_TAG, code));
             }
-        }
-        let reported = self.deliveries.reported.fetch_add(1, Ordering::SeqCst) + 1;
-        if reported == self.deliveries.awaited.load(Ordering::SeqCst) {
-            // Taking the lock orders this wake-up after the waiter's last look.
-            drop(self.deliveries.notes());
-            self.deliveries.reached.notify_all();
         }
     }
 }
@@ -153,8 +135,8 @@ pub struct Sink {
     /// Shared with the call that is under way, and for good with one that was given up.
     producer: Arc<ThreadedProducer<SinkContext>>,
     transactional_id: String,
-    /// Records handed to this producer since it was made.
-    sent: u64,
+    /// The topic that was sent to last, which is the next one's nearly always.
+    topic: CString,
     /// The records of the open transaction, by their index in it.
     origins: Vec<Origin>,
 }
@@ -167,20 +149,19 @@ impl Sink {
     pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
         let context = SinkContext {
             logged: Logged::new(),
-            deliveries: Deliveries::default(),
+            notes: Mutex::default(),
         };
-        let producer = clients::producer_config(config, worker)
-            .create_with_context(context)
-            .map_err(|error| {
-                Stop::usage(format!(
-                    "kafka: the producer cannot be created: {}",
-                    clients::refusal(&error)
-                ))
-            })?;
+        let producer = clients::producer_config(config, worker).create_with_context(context);
+        let producer = producer.map_err(|error| {
+            Stop::usage(format!(
+                "kafka: the producer cannot be created: {}",
+                clients::refusal(&error)
+            ))
+        })?;
         Ok(Self {
             producer: Arc::new(producer),
             transactional_id: clients::transactional_id(config, worker),
-            sent: 0,
+            topic: CString::default(),
             origins: Vec::new(),
         })
     }
@@ -200,7 +181,7 @@ impl Sink {
     /// Begins a transaction.
     pub fn begin(&mut self) -> KafkaResult<()> {
         self.origins.clear();
-        let mut notes = self.producer.context().deliveries.notes();
+        let mut notes = self.producer.context().notes();
         notes.failed.clear();
         notes.journalled.clear();
         drop(notes);
@@ -221,62 +202,53 @@ impl Sink {
         } else {
             index
         };
-        let mut record =
-            BaseRecord::with_opaque_to(outgoing.topic, tag).partition(outgoing.partition);
-        record.key = outgoing.key;
-        record.payload = outgoing.value;
-        record.headers = outgoing.headers;
-        record.timestamp = outgoing.timestamp_ms;
+        if self.topic.as_bytes() != outgoing.topic.as_bytes() {
+            let name = produce::topic_name(outgoing.topic);
+            self.topic = name.map_err(KafkaError::MessageProduction)?;
+        }
+        let record = Record {
+            partition: outgoing.partition,
+            key: outgoing.key,
+            value: outgoing.value,
+            timestamp_ms: outgoing.timestamp_ms,
+        };
+        let mut headers = outgoing.headers;
         let mut looked_again = false;
         loop {
-            match self.producer.send(record) {
+            let sent = produce::send(&self.producer, &self.topic, &record, &mut headers, tag);
+            match sent {
                 Ok(()) => break,
-                Err((error, _)) if Instant::now() >= deadline => return Err(error),
-                Err((error, returned)) => match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::QueueFull) if self.producer.in_flight_count() == 0 => {
-                        // An empty queue that is full: the record is larger than the queue.
-                        let code = RDKafkaErrorCode::MessageSizeTooLarge;
-                        return Err(KafkaError::MessageProduction(code));
-                    }
-                    Some(RDKafkaErrorCode::QueueFull) => {
-                        record = returned;
-                        let soon = Instant::now() + Duration::from_millis(50);
-                        self.await_reports(self.reported() + 1, soon);
-                    }
-                    Some(RDKafkaErrorCode::UnknownPartition) if !looked_again => {
-                        // The topic has grown since the producer last looked at it.
-                        looked_again = true;
-                        record = returned;
-                        self.refresh_metadata(outgoing.topic)?;
-                    }
-                    _ => return Err(error),
-                },
+                Err(code) if Instant::now() >= deadline => {
+                    return Err(KafkaError::MessageProduction(code));
+                }
+                Err(RDKafkaErrorCode::QueueFull) if self.producer.in_flight_count() == 0 => {
+                    // An empty queue that is full: the record is larger than the queue.
+                    let code = RDKafkaErrorCode::MessageSizeTooLarge;
+                    return Err(KafkaError::MessageProduction(code));
+                }
+                Err(RDKafkaErrorCode::QueueFull) => std::thread::sleep(QUEUE_FULL),
+                Err(RDKafkaErrorCode::UnknownPartition) if !looked_again => {
+                    // The topic has grown since the producer last looked at it.
+                    looked_again = true;
+                    self.refresh_metadata(outgoing.topic)?;
+                }
+                Err(code) => return Err(KafkaError::MessageProduction(code)),
             }
         }
         self.origins.push(origin);
-        self.sent += 1;
         Ok(())
     }
 
-    /// Waits until every record sent has been reported on. False when `deadline` passed first.
+    /// Sends what waits, and waits until every record is delivered or failed; false when `deadline` passed
+    /// first. Afterwards librdkafka has nothing in flight, for which a commit would wait 100 ms.
     pub fn drain(&self, deadline: Instant) -> bool {
-        if !self.await_reports(self.sent, deadline) {
-            return false;
-        }
-        // The reports were counted an instant before librdkafka lets go of the messages; a commit
-        // in that instant would find them in flight and wait 100 ms.
-        while self.producer.in_flight_count() > 0 {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::yield_now();
-        }
-        true
+        let left = deadline.saturating_duration_since(Instant::now());
+        produce::flush(&self.producer, left)
     }
 
     /// The deliveries of this transaction that failed so far.
     pub fn failures(&self) -> Vec<Failure> {
-        let notes = self.producer.context().deliveries.notes();
+        let notes = self.producer.context().notes();
         notes
             .failed
             .iter()
@@ -290,7 +262,7 @@ impl Sink {
 
     /// For each run of this transaction: its scope, and its offset in the journal.
     pub fn journalled(&self) -> Vec<(usize, i64)> {
-        let notes = self.producer.context().deliveries.notes();
+        let notes = self.producer.context().notes();
         notes
             .journalled
             .iter()
@@ -344,30 +316,5 @@ impl Sink {
     /// The last error that librdkafka reported of this producer, for sentences.
     pub fn last_error(&self) -> Option<String> {
         self.producer.context().logged.last_error()
-    }
-
-    fn reported(&self) -> u64 {
-        self.producer
-            .context()
-            .deliveries
-            .reported
-            .load(Ordering::SeqCst)
-    }
-
-    fn await_reports(&self, count: u64, deadline: Instant) -> bool {
-        let deliveries = &self.producer.context().deliveries;
-        deliveries.awaited.store(count, Ordering::SeqCst);
-        let mut notes = deliveries.notes();
-        while deliveries.reported.load(Ordering::SeqCst) < count {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return false;
-            };
-            notes = deliveries
-                .reached
-                .wait_timeout(notes, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
     }
 }

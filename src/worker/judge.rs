@@ -3,13 +3,14 @@
 
 use std::time::Instant;
 
-use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::commit::{Open, Trouble, drain, not_taken};
 use crate::config::{Changed, Config, Conflicts, Missing, Mode, PartitionBy};
 use crate::exit::Stop;
 use crate::identify::payload::PayloadHash;
 use crate::identify::{Identifier, Identity, MissingReason};
+use crate::kafka::produce::Headers;
 use crate::partitioner::murmur2_partition;
 use crate::repartition::{Mark, Passed};
 use crate::schemas::Unresolved;
@@ -334,14 +335,12 @@ fn send(
         }
         _ => record.partition,
     };
-    // Copied natively: names and values that are no strings, and nulls, stay what they are.
-    let headers = message.headers().map(|headers| headers.detach());
     let outgoing = Outgoing {
         topic,
         partition,
         key: record.key,
         value: message.payload(),
-        headers: explained(headers, fate, &scope.topic, record),
+        headers: explained(headers_of(message), fate, &scope.topic, record),
         timestamp_ms: record.timestamp_ms,
     };
     let origin = Origin {
@@ -371,7 +370,7 @@ fn pass_on(
         partition: record.to_partition(*partitions),
         key: Some(&envelope),
         value: message.payload(),
-        headers: message.headers().map(|headers| headers.detach()),
+        headers: headers_of(message),
         timestamp_ms: record.timestamp_ms,
     };
     let target = Target::Repartition;
@@ -384,13 +383,20 @@ fn pass_on(
         .map_err(|error| not_taken(&error, scope, record.offset, target))
 }
 
+/// Natively, so that names and values that are no strings, and nulls, stay what they are.
+#[allow(unsafe_code)]
+fn headers_of(message: &BorrowedMessage<'_>) -> Option<Headers> {
+    // SAFETY: the id was hashed and the payload compared before; of the record only the key is borrowed still.
+    unsafe { Headers::taken_from(message) }
+}
+
 /// Adds the headers that say why a record is not in the output, or is marked there.
 fn explained(
-    headers: Option<OwnedHeaders>,
+    headers: Option<Headers>,
     fate: &Fate,
     topic: &Topic,
     record: &Passed<'_>,
-) -> Option<OwnedHeaders> {
+) -> Option<Headers> {
     let reason = match fate {
         Fate::Forward | Fate::Drop => return headers,
         Fate::Duplicate {
@@ -400,13 +406,7 @@ fn explained(
         Fate::Reject(rejection) => rejection.as_str(),
     };
     let mut headers = headers.unwrap_or_default();
-    let mut add = |key: &str, value: &str| {
-        let with = std::mem::take(&mut headers).insert(Header {
-            key,
-            value: Some(value),
-        });
-        headers = with;
-    };
+    let mut add = |name: &str, value: &str| headers.add(name, value);
     add("dedup-reason", reason);
     add("dedup-source-topic", topic.input());
     add("dedup-source-partition", &record.partition.to_string());

@@ -80,6 +80,8 @@ pub struct Shared {
 const POLL: Duration = Duration::from_millis(100);
 /// Records judged before the loop looks up; keeps rebalances and commits on time.
 const RECORDS_PER_ROUND: usize = 2_000;
+/// Records judged between two looks at the clock, which costs as much as some steps of judging one.
+const RECORDS_PER_LOOK: usize = 16;
 /// What the windows' other work may take of a turn of the loop, all together; a step that has begun
 /// is finished.
 const TENDING: Duration = Duration::from_millis(4);
@@ -307,7 +309,7 @@ impl Worker {
         let mut wait = self.poll_timeout();
         let wall_ms = wall_clock_ms();
         let paced = self.is_paced();
-        for _ in 0..RECORDS_PER_ROUND {
+        for number in 1..=RECORDS_PER_ROUND {
             let judged = {
                 let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
                     return Ok(());
@@ -398,7 +400,7 @@ impl Worker {
                 Ok(Err(trouble)) => return self.resolve(trouble),
                 Ok(Ok(())) => {}
             }
-            if self.commit_is_due() {
+            if self.is_full() || number % RECORDS_PER_LOOK == 0 && self.commit_is_due() {
                 return Ok(());
             }
             wait = Duration::ZERO;

@@ -16,9 +16,18 @@ impl Worker {
             .is_some()
     }
 
+    /// Whether the open transaction takes no more records.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| self.fills(open))
+    }
+
+    fn fills(&self, open: &Open) -> bool {
+        open.records >= self.config.transaction.records || open.alone >= ALONE_PER_TRANSACTION
+    }
+
     /// Why a transaction has to be closed now, in one word; `None`: it need not be.
     fn why_due(&self, open: &Open) -> Option<&'static str> {
-        if open.records >= self.config.transaction.records || open.alone >= ALONE_PER_TRANSACTION {
+        if self.fills(open) {
             Some("full")
         } else if open.begun.elapsed() >= self.config.transaction.interval {
             Some("interval")
