@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo mqtt test faults bench bench-small bench-peers bench-peers-small lint check-deploy check-configs build deps deps-mosquitto deps-peers deps-test deny clean
+.PHONY: demo mqtt test faults bench bench-small bench-peers bench-peers-small bench-scaling bench-scaling-small lint check-deploy check-configs build deps deps-mosquitto deps-peers deps-test deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -38,6 +38,15 @@ bench-peers: deps-peers
 # Whether all of them still run, and each output is right. Built like the tests.
 bench-peers-small: deps-peers
 	cargo test --locked --features failpoints,broken --bench peers
+
+# Up to a thousand partitions, 20 minutes; then the tables of docs/scaling.md.
+bench-scaling: deps
+	cargo bench --locked --no-default-features --bench scaling -- --heavy
+	cargo bench --locked --no-default-features --bench scaling -- document
+
+# Whether all of it still runs, and each output is right. Built like the tests.
+bench-scaling-small: deps
+	cargo test --locked --features failpoints,broken --bench scaling
 
 build: deps
 	cargo build --release --locked

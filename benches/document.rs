@@ -1,6 +1,6 @@
-//! docs/benchmarks.md from the results: what stands between its markers, and its plots.
+//! A page of the docs from the results: what stands between its markers, and its plots.
 
-// Two programs have this file, one of them from another directory.
+// Three programs have this file, two of them from another directory.
 #[path = "document/plot.rs"]
 mod plot;
 
@@ -56,13 +56,20 @@ const PLOTS: [(&str, &str, &str, Scale); 8] = [
 ];
 
 /// Whose tables have a row for each side and a column for each unit: one case has many units.
-const WIDE: [&str; 2] = ["peers", "peers-latency"];
+const WIDE: [&str; 6] = [
+    "peers",
+    "peers-latency",
+    "scaling-throughput",
+    "scaling-process",
+    "scaling-rebalance",
+    "scaling-standby",
+];
 
-/// The tables and plots of these questions, and the machine with `versions` between its markers.
-pub fn run(questions: &[&str], machine_marker: &str, versions: &str) {
+/// The tables and plots of these questions in this page, and the machine with `versions` between its markers.
+pub fn run(page: &str, questions: &[&str], machine_marker: &str, versions: &str) {
     let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let path = docs.join("benchmarks.md");
-    let mut text = fs::read_to_string(&path).expect("docs/benchmarks.md");
+    let path = docs.join(page);
+    let mut text = fs::read_to_string(&path).expect("the page");
     let mut results = last_runs();
     results.retain(|question, _| questions.contains(&question.as_str()));
     replace(&mut text, machine_marker, &machine(versions));
@@ -74,7 +81,7 @@ pub fn run(questions: &[&str], machine_marker: &str, versions: &str) {
         };
         replace(&mut text, question, &body);
     }
-    fs::write(&path, text).expect("docs/benchmarks.md is written");
+    fs::write(&path, text).expect("the page is written");
     let plots = docs.join("benchmarks");
     fs::create_dir_all(&plots).expect("a directory for plots");
     for (question, unit, title, scale) in PLOTS {
@@ -90,7 +97,7 @@ pub fn run(questions: &[&str], machine_marker: &str, versions: &str) {
             fs::write(plots.join(format!("{question}.svg")), svg).expect("a plot is written");
         }
     }
-    println!("docs/benchmarks.md: {} questions", results.len());
+    println!("docs/{page}: {} questions", results.len());
 }
 
 /// What stands between the markers of this name becomes `body`.
@@ -103,7 +110,7 @@ fn replace(text: &mut String, name: &str, body: &str) {
         .find(&begin)
         .map(|at| at + begin.len())
         .and_then(|from| Some((from, from + text[from..].find(&end)?)));
-    let (from, to) = found.unwrap_or_else(|| panic!("docs/benchmarks.md has no place for {name}"));
+    let (from, to) = found.unwrap_or_else(|| panic!("the page has no place for {name}"));
     text.replace_range(from..to, body);
 }
 

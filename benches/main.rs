@@ -57,6 +57,7 @@ fn main() {
         ["document"] => {
             let yardsticks = ["bloomfilter", "fastbloom", "fjall", "redb", "sled"];
             return document::run(
+                "benchmarks.md",
                 &QUESTIONS.map(|(question, _)| question),
                 "machine",
                 &document::versions_of(&yardsticks),

@@ -23,6 +23,10 @@ use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::kafka::produce::{self, Headers, Record};
 
+/// How long a new producer may take to connect before its first request is made all the same.
+const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_LOOK: Duration = Duration::from_millis(5);
+
 /// Which of a scope's topics a record was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -173,8 +177,15 @@ impl Sink {
 
     /// Takes the transactional id over: what its last user left open is ended first.
     pub fn init(&self, timeout: Duration) -> KafkaResult<()> {
+        let begun = Instant::now();
         within(timeout, "init", &self.producer, move |producer| {
-            producer.init_transactions(timeout)
+            // A client that is not connected yet looks for the coordinator again half a second later; so
+            // first any broker answers it, whatever that is. To be woken up for that cannot be relied on.
+            let client = producer.client();
+            while client.fetch_cluster_id(Duration::ZERO).is_none() && begun.elapsed() < CONNECT {
+                std::thread::sleep(CONNECT_LOOK);
+            }
+            producer.init_transactions(timeout.saturating_sub(begun.elapsed()))
         })
     }
 

@@ -421,3 +421,55 @@ fn a_member_knows_its_generation_its_watermarks_and_any_header() {
         Some(1)
     );
 }
+
+#[test]
+fn the_bounds_of_many_partitions_are_those_of_each() {
+    let it = Deployment::new("bounds", "");
+    it.create(&it.input, 3, &[]);
+    let patience = Duration::from_secs(20);
+    let produce = |producer: &BaseProducer, partition: i32, count: usize| {
+        for _ in 0..count {
+            let record = BaseRecord::<[u8], [u8]>::to(&it.input).payload(b"record");
+            producer.send(record.partition(partition)).expect("queued");
+        }
+        producer.flush(patience).expect("delivered");
+    };
+    let client = |settings: &[(&str, &str)]| -> BaseProducer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap());
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        config.create().expect("a producer")
+    };
+    // One is trimmed, one has a transaction open, one is empty.
+    produce(&client(&[]), 1, 20);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    Trimmer::new(&it.admin, runtime.handle().clone(), |_: &str| {}).trim(&it.input, 1, 5);
+    let until = Instant::now() + patience;
+    while it.admin.watermarks(&it.input, 1).expect("watermarks") != (5, 20) {
+        assert!(Instant::now() < until, "not trimmed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let transactional = client(&[("transactional.id", &it.input)]);
+    transactional.init_transactions(patience).expect("ours");
+    transactional.begin_transaction().expect("begun");
+    produce(&transactional, 2, 1);
+
+    let asked = [2, 0, 1].map(|partition| (it.input.as_str(), partition));
+    let bounds = |asked: &[(&str, i32)], end: describe::End| {
+        describe::bounds(it.admin.observer().client(), asked, end, patience / 4)
+    };
+    let high = bounds(&asked, describe::End::High).expect("an answer");
+    assert_eq!(high, [Some((0, 1)), Some((0, 0)), Some((5, 20))]);
+    let of_each = asked.map(|(topic, partition)| it.admin.watermarks(topic, partition).ok());
+    assert_eq!(high, of_each);
+    let stable = bounds(&asked, describe::End::Stable).expect("an answer");
+    assert_eq!(stable, [Some((0, 0)), Some((0, 0)), Some((5, 20))]);
+    transactional.abort_transaction(patience).expect("aborted");
+
+    assert_eq!(bounds(&[], describe::End::High), Ok(Vec::new()));
+    let absent = bounds(&[(&it.input, 0), ("no-such-topic", 0)], describe::End::High);
+    let answered = absent.map_or(None, |found| found[1]);
+    assert_eq!(answered, None);
+}

@@ -10,7 +10,6 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::kit::kafka::Kafka;
 use crate::kit::unique;
-use crate::programs::Program;
 use crate::shape::{ID_HEADER, Sent};
 use crate::stream::{Id, fingerprint};
 
@@ -33,13 +32,8 @@ impl Findings {
         }
     }
 
-    /// Each id is there, and once where it is to be once; else what is wrong.
-    pub fn check(&self, program: Program, sent: &Sent) -> Result<(), String> {
-        let wanted = if program.judges() {
-            sent.ids
-        } else {
-            sent.records
-        };
+    /// Each id is there, and once where `wanted` is their number; else what is wrong.
+    pub fn check(&self, wanted: u64, sent: &Sent) -> Result<(), String> {
         let distinct = self.seen.len() as u64;
         if (self.records, distinct, self.checksum) == (wanted, sent.ids, sent.checksum) {
             return Ok(());
@@ -81,15 +75,31 @@ pub fn reader(kafka: &Kafka, topic: &str, partitions: i32) -> BaseConsumer {
 
 /// Reads a topic that nobody writes to any more, up to its end.
 pub fn read(kafka: &Kafka, topic: &str, partitions: i32, wanted: u64) -> Findings {
-    let consumer = reader(kafka, topic, partitions);
     let mut findings = Findings::default();
+    each(kafka, topic, partitions, wanted, |message| {
+        findings.add(&id_of(message));
+    });
+    findings
+}
+
+/// Each record of such a topic, of which there are `wanted` or more.
+pub fn each(
+    kafka: &Kafka,
+    topic: &str,
+    partitions: i32,
+    wanted: u64,
+    mut take: impl FnMut(&BorrowedMessage<'_>),
+) {
+    let consumer = reader(kafka, topic, partitions);
+    let mut records = 0;
     let mut ended = vec![false; usize::try_from(partitions).expect("a count")];
     let mut last = Instant::now();
     while last.elapsed() < PATIENCE {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 last = Instant::now();
-                findings.add(&id_of(&message));
+                take(&message);
+                records += 1;
                 ended[usize::try_from(message.partition()).expect("a partition")] = false;
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -98,9 +108,8 @@ pub fn read(kafka: &Kafka, topic: &str, partitions: i32, wanted: u64) -> Finding
             Some(Err(error)) => println!("reading {topic}: {error}"),
             None => {}
         }
-        if findings.records >= wanted && ended.iter().all(|ended| *ended) {
+        if records >= wanted && ended.iter().all(|ended| *ended) {
             break;
         }
     }
-    findings
 }

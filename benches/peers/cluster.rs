@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset};
 
 use crate::kit::kafka::Kafka;
+use crate::measure::cpu_of_process;
 
 pub struct Broker {
     cluster: Cluster,
@@ -52,28 +53,35 @@ impl Broker {
         self.cluster.stop();
     }
 
+    /// CPU time of the broker so far, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        cpu_of_process(self.cluster.pid(0).expect("it runs"))
+    }
+
     /// Bytes of records in the logs of all topics but this one, by partition: outputs, journals,
     /// changelogs, and Kafka's own for offsets and transactions.
     pub fn logs_beside(&self, input: &str) -> BTreeMap<String, u64> {
-        // A journal's name may begin with the input's.
-        let is_input = |name: &str| {
-            let rest = name
-                .strip_prefix(input)
-                .and_then(|rest| rest.strip_prefix('-'));
-            rest.is_some_and(|number| number.parse::<u32>().is_ok())
-        };
         let partitions = fs::read_dir(&self.logs).expect("the broker's logs");
         partitions
             .flatten()
             .filter_map(|partition| {
                 let name = partition.file_name().into_string().ok()?;
                 // Those of deleted topics have another name until their files go.
-                let counts = !is_input(&name)
+                let counts = !is_partition_of(input, &name)
                     && !name.starts_with("__cluster_metadata")
                     && !name.ends_with("-delete");
                 counts.then(|| (name, log_bytes(&partition.path())))
             })
             .collect()
+    }
+
+    /// Bytes of records in the logs of one topic.
+    pub fn log_of(&self, topic: &str) -> u64 {
+        let of_all = self.logs_beside("");
+        let of_topic = of_all
+            .iter()
+            .filter(|(name, _)| is_partition_of(topic, name));
+        of_topic.map(|(_, bytes)| bytes).sum()
     }
 
     /// Deletes all topics that a run made.
@@ -88,6 +96,13 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether a directory is one of a topic: another's name may begin with the topic's.
+fn is_partition_of(topic: &str, dir: &str) -> bool {
+    let rest = dir.strip_prefix(topic);
+    let number = rest.and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Of the record files of a partition, without their indexes.

@@ -13,7 +13,7 @@ use crate::kit::{flush, unique};
 use crate::measure::Samples;
 use crate::programs::{Job, Program};
 use crate::results::{Case, Size, scratch};
-use crate::shape::{Sent, Shape, send, value};
+use crate::shape::{Sent, Shape, partition_of, send, value};
 use crate::stream::{Repeats, Stream, fingerprint};
 use crate::throughput::end;
 
@@ -148,7 +148,7 @@ fn run(
             send(
                 &producer,
                 &input,
-                shape.partitions,
+                partition_of(&record.id, shape.partitions),
                 &record.id,
                 &value,
                 timestamp_ms,
@@ -196,7 +196,7 @@ fn run(
             "  the machine is too busy: {rate:.0} records/s were sent, not {RECORDS_PER_SECOND}"
         );
     }
-    let verdict = findings.check(program, &sent);
+    let verdict = findings.check(expected, &sent);
     let counted = ages.into_iter().filter(|(stamp, _)| *stamp >= counted_from);
     let mut ages: Vec<u64> = counted.map(|(_, age)| age).collect();
     ages.sort_unstable();

@@ -12,6 +12,7 @@
 //! `target/bench-results/peers.jsonl` and `peers-latency.jsonl`.
 
 mod audit;
+#[allow(dead_code, reason = "benches/scaling needs more of it")]
 mod cluster;
 #[path = "../document.rs"]
 mod document;
@@ -28,6 +29,7 @@ mod quix;
 #[allow(dead_code, reason = "the questions need more of it")]
 #[path = "../results.rs"]
 mod results;
+#[allow(dead_code, reason = "benches/scaling needs more of it")]
 mod shape;
 #[allow(dead_code, reason = "the questions need more of it")]
 #[path = "../stream.rs"]
@@ -146,7 +148,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match &args.command {
         Some(Command::Document) => {
-            document::run(&["peers", "peers-latency"], "peers-machine", &versions());
+            document::run(
+                "benchmarks.md",
+                &["peers", "peers-latency"],
+                "peers-machine",
+                &versions(),
+            );
             return ExitCode::SUCCESS;
         }
         Some(Command::PassThrough {

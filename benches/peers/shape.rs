@@ -73,6 +73,11 @@ impl Shape {
     /// Makes the topic and writes all of it.
     pub fn write(&self, kafka: &Kafka, topic: &str, now_ms: i64) -> Sent {
         kafka.create_topic(topic, self.partitions, &[("retention.ms", "-1")]);
+        self.write_to(kafka, topic, now_ms)
+    }
+
+    /// Writes all of it to a topic that is there.
+    pub fn write_to(&self, kafka: &Kafka, topic: &str, now_ms: i64) -> Sent {
         let producer = kafka.producer(&[
             ("compression.type", self.compression.name()),
             ("linger.ms", "50"),
@@ -90,7 +95,7 @@ impl Shape {
                 send(
                     &producer,
                     topic,
-                    self.partitions,
+                    partition_of(&record.id, self.partitions),
                     &record.id,
                     &value,
                     begins_ms + record.time_ms,
@@ -108,23 +113,40 @@ impl Shape {
     }
 }
 
-/// Sends one record, to the partition that the Java client's partitioner chooses by its key.
+impl Sent {
+    /// Of an input that two have written, ids of which none is the other's.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            records: self.records + other.records,
+            ids: self.ids + other.ids,
+            checksum: self.checksum ^ other.checksum,
+            forwarded_bytes: self.forwarded_bytes + other.forwarded_bytes,
+        }
+    }
+}
+
+/// The partition that the Java client's partitioner chooses by the record's key.
+pub fn partition_of(id: &Id, partitions: i32) -> i32 {
+    murmur2_partition(key(id), partitions)
+}
+
+/// Sends one record.
 pub fn send(
     producer: &Client,
     topic: &str,
-    partitions: i32,
+    partition: i32,
     id: &Id,
     value: &[u8],
     timestamp_ms: i64,
 ) {
-    let key = key(id);
     let header = Header {
         key: ID_HEADER,
         value: Some(id.as_slice()),
     };
     let record = BaseRecord::<[u8], [u8]>::to(topic)
-        .partition(murmur2_partition(key, partitions))
-        .key(key)
+        .partition(partition)
+        .key(key(id))
         .payload(value)
         .timestamp(timestamp_ms)
         .headers(OwnedHeaders::new().insert(header));

@@ -144,7 +144,7 @@ fn run(
     } else {
         sent.records
     };
-    let verdict = audit::read(kafka, &output, shape.partitions, wanted).check(program, sent);
+    let verdict = audit::read(kafka, &output, shape.partitions, wanted).check(wanted, sent);
     broker.delete_all_but(input);
     (run, verdict)
 }

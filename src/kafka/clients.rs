@@ -21,8 +21,9 @@ const QUEUE_HEADROOM_KBYTES: u64 = 4096;
 /// Fetched records that wait for a command that reads a topic, in KiB; as much again may be under
 /// way from each broker.
 const SCANNER_QUEUE_KBYTES: &str = "8192";
-/// Heartbeats of a group member, in milliseconds, unless its session is shorter than three.
-const HEARTBEAT_MS: u64 = 3000;
+/// Heartbeats of a group member, in milliseconds, unless its session is shorter than three. A member hears of
+/// a rebalance with the answer to one: where partitions move, they stand for up to two of them.
+const HEARTBEAT_MS: u64 = 500;
 
 /// The input consumer of one worker: a member of the group that commits nothing by itself.
 pub fn consumer_config(config: &Config, worker: usize) -> ClientConfig {

@@ -98,20 +98,20 @@ fn a_shorter_session_still_has_three_heartbeats() {
         let client = consumer_config(&with(properties), 0);
         client.get("heartbeat.interval.ms").map(str::to_owned)
     };
-    assert_eq!(heartbeat(&[]).as_deref(), Some("3000"));
+    assert_eq!(heartbeat(&[]).as_deref(), Some("500"));
     assert_eq!(
-        heartbeat(&[("session.timeout.ms", "6000")]).as_deref(),
-        Some("2000")
+        heartbeat(&[("session.timeout.ms", "1200")]).as_deref(),
+        Some("400")
     );
     assert_eq!(
         heartbeat(&[("session.timeout.ms", "60000")]).as_deref(),
-        Some("3000")
+        Some("500")
     );
     let both = [
-        ("session.timeout.ms", "6000"),
-        ("heartbeat.interval.ms", "500"),
+        ("session.timeout.ms", "1200"),
+        ("heartbeat.interval.ms", "3000"),
     ];
-    assert_eq!(heartbeat(&both).as_deref(), Some("500"));
+    assert_eq!(heartbeat(&both).as_deref(), Some("3000"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Step 1 of recovery: where a partition's input goes on, and how far its journal must be read.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -12,7 +13,13 @@ use crate::broken::{self, Bug};
 use crate::config::Start;
 use crate::exit::Stop;
 use crate::kafka;
-use crate::kafka::describe;
+use crate::kafka::describe::{self, End, NoAnswer};
+
+/// By topic.
+type TopicIds = HashMap<String, Result<Option<String>, NoAnswer>>;
+
+/// Low and high watermark, by topic and partition.
+type Bounds = HashMap<(String, i32), (i64, i64)>;
 
 impl Room {
     /// Step 1 for every partition that is due.
@@ -30,6 +37,11 @@ impl Room {
             return;
         }
         let committed = self.committed_offsets(&due);
+        // After that: see the module's description. Of all partitions together, as what is asked of each
+        // alone takes longer than all of the rest where there are many.
+        let ids = self.topic_ids(&due);
+        let bounds = self.bounds(&due);
+        self.introduce_reader(&due);
         for (key, answer) in due.iter().zip(committed) {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
@@ -39,7 +51,15 @@ impl Room {
             let Some(job) = self.jobs.get(key) else {
                 continue;
             };
-            let located = answer.and_then(|committed| self.locate_one(&job.request, committed));
+            let request = &job.request;
+            let located = answer.and_then(|committed| {
+                is_same_topic(
+                    request,
+                    ids.get(&request.topic),
+                    &self.config.kafka.group_id,
+                )?;
+                self.locate_one(request, committed, &bounds)
+            });
             match located {
                 Ok(located) => self.begin_reading(key, located),
                 Err(Trouble::Later(why)) => self.postpone(key, &why),
@@ -91,10 +111,17 @@ impl Room {
 
     /// The rest of step 1: where to begin in the input and in the journal, and where the journal
     /// ends. Finds out whether Kafka still has what the committed offset stands for.
-    fn locate_one(&self, request: &Request, committed: Option<i64>) -> Result<Located, Trouble> {
+    fn locate_one(
+        &self,
+        request: &Request,
+        committed: Option<i64>,
+        bounds: &Bounds,
+    ) -> Result<Located, Trouble> {
         let (topic, partition) = (&request.topic, request.partition);
-        self.is_same_topic(request)?;
         let watermarks = |topic: &str| {
+            if let Some(bounds) = bounds.get(&(topic.to_owned(), partition)) {
+                return Ok(*bounds);
+            }
             let observer = if broken::has(Bug::RestoreToStableOffset) {
                 &self.reader
             } else {
@@ -146,25 +173,92 @@ impl Room {
 }
 
 impl Room {
-    /// A committed offset says nothing about a topic of the same name that was made later; where that
-    /// one is longer, going on there would pass over its first records.
-    fn is_same_topic(&self, request: &Request) -> Result<(), Trouble> {
-        let name = request.topic.as_str();
-        let later = |why: String| Trouble::Later(format!("topic {name} is not described: {why}"));
-        let answers = describe::topics(self.observer.client(), &[name], PATIENCE * 5)
-            .map_err(|error| later(error.to_string()))?;
-        match answers.into_iter().next() {
-            Some((_, Ok(found))) if is_another(&found.id, &request.lineage.topic_id) => {
-                let group = &self.config.kafka.group_id;
-                Err(Trouble::Stop(match request.is_between_hops() {
-                    true => between_lost(name, &request.input, group),
-                    false => made_anew(name, &request.to_begin_anew),
-                }))
+    /// The ids of all topics of these partitions as they are now, or why they are not known.
+    fn topic_ids(&self, keys: &[Key]) -> TopicIds {
+        let topics = keys.iter().filter_map(|key| self.jobs.get(key));
+        let topics: BTreeSet<&str> = topics.map(|job| job.request.topic.as_str()).collect();
+        let names: Vec<&str> = topics.iter().copied().collect();
+        match describe::topics(self.observer.client(), &names, PATIENCE * 5) {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|(name, answer)| (name, answer.map(|found| found.id)))
+                .collect(),
+            Err(error) => {
+                let unknown = |name: &str| (name.to_owned(), Err(error.clone()));
+                names.into_iter().map(unknown).collect()
             }
-            Some((_, Ok(_))) => Ok(()),
-            Some((_, Err(error))) => Err(later(error.to_string())),
-            None => Err(later("no answer".to_owned())),
         }
+    }
+
+    /// A partition is fetched at once where the reader knows who leads it; else only after it has looked for
+    /// that by itself, some 100 ms later.
+    fn introduce_reader(&self, keys: &[Key]) {
+        let jobs = keys.iter().filter_map(|key| self.jobs.get(key));
+        let journals: BTreeSet<&String> = jobs
+            .filter_map(|job| job.request.journal.as_ref())
+            .collect();
+        for journal in journals {
+            if let Err(error) = self.reader.fetch_metadata(Some(journal), PATIENCE) {
+                tracing::debug!(journal, %error, "the reader asks again by itself");
+            }
+        }
+    }
+
+    /// Where these partitions and those of their journals begin and end, as far as that was answered.
+    fn bounds(&self, keys: &[Key]) -> Bounds {
+        let requests = keys.iter().filter_map(|key| self.jobs.get(key));
+        let asked: BTreeSet<(&str, i32)> = requests
+            .flat_map(|job| {
+                let Request {
+                    topic,
+                    journal,
+                    partition,
+                    ..
+                } = &job.request;
+                let topics = [Some(topic), journal.as_ref()].into_iter().flatten();
+                topics.map(|topic| (topic.as_str(), *partition))
+            })
+            .collect();
+        let asked: Vec<(&str, i32)> = asked.into_iter().collect();
+        let end = if broken::has(Bug::RestoreToStableOffset) {
+            End::Stable
+        } else {
+            End::High
+        };
+        let answers = describe::bounds(self.observer.client(), &asked, end, PATIENCE * 5);
+        let answers = answers.unwrap_or_else(|error| {
+            tracing::debug!(%error, "watermarks of many partitions; each is asked for alone");
+            Vec::new()
+        });
+        asked
+            .into_iter()
+            .zip(answers)
+            .filter_map(|((topic, partition), bounds)| {
+                Some(((topic.to_owned(), partition), bounds?))
+            })
+            .collect()
+    }
+}
+
+/// A committed offset says nothing about a topic of the same name that was made later; where that one is
+/// longer, going on there would pass over its first records.
+fn is_same_topic(
+    request: &Request,
+    found: Option<&Result<Option<String>, NoAnswer>>,
+    group: &str,
+) -> Result<(), Trouble> {
+    let name = request.topic.as_str();
+    let later = |why: String| Trouble::Later(format!("topic {name} is not described: {why}"));
+    match found {
+        Some(Ok(id)) if is_another(id, &request.lineage.topic_id) => {
+            Err(Trouble::Stop(match request.is_between_hops() {
+                true => between_lost(name, &request.input, group),
+                false => made_anew(name, &request.to_begin_anew),
+            }))
+        }
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(later(error.to_string())),
+        None => Err(later("no answer".to_owned())),
     }
 }
 

@@ -290,13 +290,28 @@ impl Worker {
         }
     }
 
-    /// Leaves the group and lets go of everything, whatever the outcome was.
-    fn leave(&mut self) {
+    /// Leaves the group and lets go of everything, whatever the outcome was. The clients are taken apart side
+    /// by side: each waits for its own threads, and the partitions stand meanwhile.
+    fn leave(mut self) {
         self.abandon_transaction();
         // The stores first: whoever gets the partitions next may want them.
         self.scopes = Scopes::default();
-        self.source = None;
         self.shared.status.update(self.index, Vec::new());
+        let Self {
+            source,
+            sink,
+            recovery,
+            admin,
+            ..
+        } = self;
+        std::thread::scope(|scope| {
+            let aside = || std::thread::Builder::new().name("leaving".to_owned());
+            // Where no thread is to be had, it is dropped here.
+            let _ = aside().spawn_scoped(scope, || drop(sink));
+            let _ = aside().spawn_scoped(scope, || drop(recovery));
+            let _ = aside().spawn_scoped(scope, || drop(admin));
+            drop(source);
+        });
     }
 
     /// Takes records for one round and judges them. A transaction begins with its first record.

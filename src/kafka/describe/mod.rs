@@ -1,12 +1,13 @@
 //! What librdkafka can tell and its Rust wrapper does not ask: topic ids, permissions, the group's
 //! generation, watermarks it has already heard of, headers by any name.
 //!
-//! The only module that calls librdkafka directly. Questions to the cluster stand in this file; they
-//! block for at most their timeout and a few seconds, and free what they were given. What the client
-//! knows by itself is in `local`, the plumbing of a request in `native`.
+//! The only module that calls librdkafka directly. Questions to the cluster stand in this file and in
+//! `bounds`; they block for at most their timeout and a few seconds, and free what they were given. What
+//! the client knows by itself is in `local`, the plumbing of a request in `native`.
 
 #![allow(unsafe_code)]
 
+mod bounds;
 mod local;
 mod native;
 
@@ -19,6 +20,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_admin_op_t as Op;
 
+pub use bounds::{End, bounds};
 pub use local::{cached_watermarks, each_header, group_generation, header_count, last_header};
 use native::{Options, Owned, ask, c_strings, elements, failure};
 use native::{permissions, text, unexpected};

@@ -112,6 +112,22 @@ impl Options {
         }
     }
 
+    /// Which offset counts as the end of a partition.
+    pub(super) fn with_isolation(
+        &self,
+        level: sys::rd_kafka_IsolationLevel_t,
+    ) -> Result<(), NoAnswer> {
+        // SAFETY: the options are alive; an error that comes back is ours to free.
+        unsafe {
+            let error = sys::rd_kafka_AdminOptions_set_isolation_level(self.get(), level);
+            let refused = failure(error);
+            if !error.is_null() {
+                sys::rd_kafka_error_destroy(error);
+            }
+            refused.map_or(Ok(()), Err)
+        }
+    }
+
     pub(super) fn get(&self) -> *mut sys::rd_kafka_AdminOptions_t {
         self.0.get()
     }
