@@ -14,7 +14,7 @@ TOPIC = PROCESS + ', topic=~"$topic"'
 RATE = "[$__rate_interval]"
 
 COLUMNS = 24
-STAT = {"w": 4, "h": 4}
+STAT = {"w": 3, "h": 4}
 GRAPH = {"w": 12, "h": 8}
 THIRD = {"w": 8, "h": 8}
 
@@ -31,11 +31,17 @@ def quantile(share, metric, by, labels=TOPIC):
     return f"histogram_quantile({share}, sum by ({by}, le) (rate({metric}_bucket{{{labels}}}{RATE})))"
 
 
+def since(metric, labels):
+    """Seconds since the moment that a metric tells, at the time of its scrape; nothing where it tells none."""
+    asked = f"{metric}{{{labels}}}"
+    return f"(timestamp({asked}) - ({asked} > 0))"
+
+
 def mean(metric, by, labels):
     return f"{rate(metric + '_sum', by, labels)} / {rate(metric + '_count', by, labels)}"
 
 
-def panel(kind, title, unit, description, *queries, size=GRAPH, **defaults):
+def panel(kind, title, unit, description, *queries, size=GRAPH, placement=None, **defaults):
     """`queries` are pairs of an expression and the legend of its series."""
     return {
         "kind": kind,
@@ -44,6 +50,7 @@ def panel(kind, title, unit, description, *queries, size=GRAPH, **defaults):
         "description": description,
         "queries": queries,
         "size": size,
+        "placement": placement or ("right" if size == GRAPH else "bottom"),
         "defaults": defaults,
     }
 
@@ -73,6 +80,19 @@ ROWS = [
         "Overview",
         [
             stat(
+                "Processes",
+                "short",
+                "Processes that are scraped and answer.",
+                f"count(kafka_dedup_build_info{{{PROCESS}}}) or vector(0)",
+            ),
+            stat(
+                "Processes down",
+                "short",
+                "Processes that do not answer their scrape. The panels of such a process are empty, which looks like rest.",
+                f"count(up{{{PROCESS}}} == 0) or vector(0)",
+                (1, "red"),
+            ),
+            stat(
                 "Duplicates",
                 "percentunit",
                 "Share of duplicates among the records received. Empty while nothing is received.",
@@ -80,7 +100,7 @@ ROWS = [
             ),
             stat(
                 "Forwarded",
-                "cps",
+                "recps",
                 "Records let through to the output in a second, counted after their transaction has committed.",
                 total_rate("kafka_dedup_records_forwarded_total"),
             ),
@@ -94,7 +114,7 @@ ROWS = [
                 "Since the last commit",
                 "s",
                 "Of the process that has not committed for the longest time. It is long while nothing comes; together with a lag it means trouble.",
-                f"max(time() - (kafka_dedup_last_commit_timestamp_seconds{{{PROCESS}}} > 0))",
+                f"max{since('kafka_dedup_last_commit_timestamp_seconds', PROCESS)}",
             ),
             stat(
                 "Partitions restored",
@@ -112,7 +132,7 @@ ROWS = [
             ),
             graph(
                 "Records by verdict",
-                "cps",
+                "recps",
                 "What became of the records received: forwarded, duplicate, rejected or dropped. They add up to received (invariant I2).",
                 (total_rate("kafka_dedup_records_received_total"), "received"),
                 (total_rate("kafka_dedup_records_forwarded_total"), "forwarded"),
@@ -159,13 +179,13 @@ ROWS = [
             ),
             graph(
                 "Rejected, by reason",
-                "cps",
+                "recps",
                 "missing_id and unparsable: no id can be read. refused: the output does not take the record. conflict: the id is remembered with another payload.",
                 (rate("kafka_dedup_records_rejected_total", "topic, reason"), "{{topic}} {{reason}}"),
             ),
             graph(
                 "Records that are out of the ordinary",
-                "cps",
+                "recps",
                 "Without an id, with a known id and another payload, with an id that came again just after its window, forwarded because of a bypass alone, or passed on by the first hop of scope: repartition. Each but the last is also in a verdict.",
                 (rate("kafka_dedup_records_missing_id_total", "topic"), "{{topic}} without id"),
                 (rate("kafka_dedup_records_conflicting_total", "topic"), "{{topic}} conflicting"),
@@ -253,7 +273,7 @@ ROWS = [
                 "s",
                 "Wall clock less the largest record timestamp of a partition: the ten largest. Windows go by stream time, so a partition that rests forgets nothing.",
                 (
-                    f"topk(10, time() - max by (topic, partition) (kafka_dedup_stream_timestamp_seconds{{{TOPIC}}} > 0))",
+                    f"topk(10, min by (topic, partition) {since('kafka_dedup_stream_timestamp_seconds', TOPIC)})",
                     "{{topic}}-{{partition}}",
                 ),
             ),
@@ -322,7 +342,7 @@ ROWS = [
                 "s",
                 "By process. It grows while nothing comes.",
                 (
-                    f"time() - (kafka_dedup_last_commit_timestamp_seconds{{{PROCESS}}} > 0)",
+                    since("kafka_dedup_last_commit_timestamp_seconds", PROCESS),
                     "{{instance}}",
                 ),
                 size=THIRD,
@@ -355,6 +375,7 @@ ROWS = [
                     f"sum by (code) (increase(kafka_dedup_client_errors_total{{{PROCESS}}}{RATE}))",
                     "{{code}}",
                 ),
+                noValue="none",
             ),
             graph(
                 "Questions to the schema registry",
@@ -465,8 +486,8 @@ ROWS = [
             graph(
                 "CPU",
                 "percentunit",
-                "100 % is one core.",
-                (f"rate(process_cpu_seconds_total{{{PROCESS}}}{RATE})", "{{instance}}"),
+                "100 % is one core. The counter moves by whole seconds, so the mean of five minutes is shown.",
+                (f"rate(process_cpu_seconds_total{{{PROCESS}}}[5m])", "{{instance}}"),
                 size=THIRD,
             ),
             graph(
@@ -515,10 +536,9 @@ ROWS = [
                 "s",
                 "The ten that have committed nothing for longest, while records wait in them.",
                 (
-                    f"topk(10, time() - max by (topic, partition) (kafka_dedup_partition_last_commit_timestamp_seconds{{{TOPIC}}} > 0) and sum by (topic, partition) (kafka_dedup_lag_records{{{TOPIC}}}) > 0)",
+                    f"topk(10, min by (topic, partition) {since('kafka_dedup_partition_last_commit_timestamp_seconds', TOPIC)} and sum by (topic, partition) (kafka_dedup_lag_records{{{TOPIC}}}) > 0)",
                     "{{topic}}-{{partition}}",
                 ),
-                size=THIRD,
             ),
             graph(
                 "Switches",
@@ -526,7 +546,6 @@ ROWS = [
                 "1 while an operator has paused a topic or all, or has switched the bypass on.",
                 (f"kafka_dedup_paused{{{PROCESS}}}", "{{instance}} paused"),
                 (f"kafka_dedup_bypass{{{PROCESS}}}", "{{instance}} bypass"),
-                size=THIRD,
                 min=0,
                 max=1,
             ),
@@ -538,6 +557,7 @@ ROWS = [
                     f"sum by (command, outcome) (increase(kafka_dedup_admin_requests_total{{{PROCESS}}}{RATE}))",
                     "{{command}} {{outcome}}",
                 ),
+                noValue="none",
             ),
             graph(
                 "Versions and modes",
@@ -549,6 +569,9 @@ ROWS = [
         ],
     ),
 ]
+
+# How far an axis goes at least. Where all values are 0, Grafana draws it up to 100 else, which is 10000 %.
+ZERO_AXIS = {"short": 1, "cps": 1, "recps": 1, "percentunit": 0.01, "bytes": 1 << 20}
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -568,7 +591,7 @@ def target(number, kind, expression, legend):
     return shown
 
 
-def options(kind):
+def options(kind, placement):
     if kind == "stat":
         reduced = {"calcs": ["lastNotNull"], "fields": "", "values": False}
         return {"colorMode": "value", "graphMode": "none", "reduceOptions": reduced}
@@ -580,7 +603,7 @@ def options(kind):
             "yAxis": {"unit": "s"},
         }
     return {
-        "legend": {"calcs": ["mean", "max", "lastNotNull"], "displayMode": "table", "placement": "bottom"},
+        "legend": {"calcs": ["mean", "max", "lastNotNull"], "displayMode": "table", "placement": placement},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
 
@@ -589,7 +612,12 @@ def shown_panel(number, at, described):
     kind = described["kind"]
     defaults = {"unit": described["unit"], **described["defaults"]}
     if kind == "timeseries":
-        defaults = {"min": 0, **defaults, "custom": {"fillOpacity": 10, "showPoints": "never"}}
+        # Ten areas over each other are mud.
+        many = any(expression.startswith("topk") for expression, _ in described["queries"])
+        custom = {"fillOpacity": 0 if many else 10, "showPoints": "never"}
+        if described["unit"] in ZERO_AXIS and "max" not in defaults:
+            custom["axisSoftMax"] = ZERO_AXIS[described["unit"]]
+        defaults = {"min": 0, **defaults, "custom": custom}
     queries = described["queries"]
     return {
         "datasource": SOURCE,
@@ -597,7 +625,7 @@ def shown_panel(number, at, described):
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "gridPos": {**described["size"], **at},
         "id": number,
-        "options": options(kind),
+        "options": options(kind, described["placement"]),
         "targets": [target(place, kind, *query) for place, query in enumerate(queries)],
         "title": described["title"],
         "type": kind,
@@ -622,9 +650,10 @@ def panels():
     return shown
 
 
-def variable(name, label, query):
+def variable(name, label, query, **all_of_it):
+    """All are the values that were found, as `up` and `process_…` have those of other programs as well."""
     return {
-        "allValue": ".*",
+        **all_of_it,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "datasource": SOURCE,
         "definition": query,
@@ -654,7 +683,7 @@ DASHBOARD = {
             {"label": "Data source", "name": "datasource", "query": "prometheus", "refresh": 1, "type": "datasource"},
             variable("job", "Job", "label_values(kafka_dedup_build_info, job)"),
             variable("instance", "Instance", 'label_values(kafka_dedup_build_info{job=~"$job"}, instance)'),
-            variable("topic", "Topic", f"label_values(kafka_dedup_records_received_total{{{PROCESS}}}, topic)"),
+            variable("topic", "Topic", f"label_values(kafka_dedup_records_received_total{{{PROCESS}}}, topic)", allValue=".*"),
         ]
     },
     "time": {"from": "now-6h", "to": "now"},
