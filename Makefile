@@ -1,6 +1,6 @@
 # The two commands of the README, and what they rest on. Everything needed is installed or named.
 
-.PHONY: demo mqtt test faults bench bench-small bench-peers bench-peers-small bench-scaling bench-scaling-small lint check-deploy check-configs build deps deps-mosquitto deps-peers deps-test deny clean
+.PHONY: demo mqtt test faults bench bench-small bench-peers bench-peers-small bench-scaling bench-scaling-small instructions instructions-write lint check-deploy check-configs build deps deps-mosquitto deps-peers deps-test deps-valgrind deny clean
 
 demo: deps
 	cargo run --release --locked -- demo
@@ -48,6 +48,18 @@ bench-scaling: deps
 bench-scaling-small: deps
 	cargo test --locked --features failpoints,broken --bench scaling
 
+# Counts the instructions of the hot path, and fails where they are more than docs/benchmarks.md says. The crate is
+# optimized as in a release; all it rests on is what the tests were built with, so that nothing else has to be compiled.
+CRATE = profile.dev.package.kafka-dedup
+INSTRUCTIONS = CARGO_INCREMENTAL=0 cargo test --locked --bench instructions --config $(CRATE).opt-level=3 \
+	--config $(CRATE).codegen-units=1 --config $(CRATE).debug-assertions=false --config $(CRATE).overflow-checks=false
+instructions: deps-valgrind
+	$(INSTRUCTIONS)
+
+# Writes down what is counted now: after a change that makes the hot path cheaper, or dearer for a reason.
+instructions-write: deps-valgrind
+	$(INSTRUCTIONS) -- write
+
 build: deps
 	cargo build --release --locked
 
@@ -83,6 +95,10 @@ deps-test:
 # What the peers are built with.
 deps-peers:
 	@bash .ci/deps javac python3 venv
+
+# What counts instructions.
+deps-valgrind:
+	@bash .ci/deps valgrind
 
 # Also a broker of MQTT. Only for those who need it: its package starts one, on port 1883, where there is
 # a service manager.

@@ -56,9 +56,10 @@ const PLOTS: [(&str, &str, &str, Scale); 8] = [
 ];
 
 /// Whose tables have a row for each side and a column for each unit: one case has many units.
-const WIDE: [&str; 6] = [
+const WIDE: [&str; 7] = [
     "peers",
     "peers-latency",
+    "watched",
     "scaling-throughput",
     "scaling-process",
     "scaling-rebalance",

@@ -19,6 +19,8 @@ mod growth;
 mod lookup;
 mod measure;
 mod memory;
+mod page;
+mod reader;
 mod restart;
 mod restore;
 mod results;
@@ -31,7 +33,7 @@ use results::Size;
 
 type Question = (&'static str, fn(Size));
 
-const QUESTIONS: [Question; 9] = [
+const QUESTIONS: [Question; 10] = [
     ("filter", filter::run),
     ("verdict", verdict::run),
     ("lookup", lookup::run),
@@ -41,6 +43,7 @@ const QUESTIONS: [Question; 9] = [
     ("restart", restart::run),
     ("restore", restore::run),
     ("scrape", scrape::run),
+    ("page", page::run),
 ];
 
 fn main() {

@@ -18,11 +18,17 @@ pub fn run(size: Size) {
     }
 }
 
-fn measure(size: Size, partitions: i32) {
-    let metrics = Metrics::new();
+/// The topic of a partition of this number, and its number there.
+pub fn topic(number: i32) -> (String, i32) {
+    let topic = format!("orders-of-region-{}", number % TOPICS);
+    (topic, number / TOPICS)
+}
+
+/// All families, as if so many partitions had been read.
+pub fn fill(metrics: &Metrics, partitions: i32) {
     for number in 0..partitions {
-        let topic = format!("orders-of-region-{}", number % TOPICS);
-        let partition = metrics.partition(&topic, number / TOPICS);
+        let (topic, partition) = topic(number);
+        let partition = metrics.partition(&topic, partition);
         partition.lag.set(i64::from(number));
         partition.stream_time.set(1_700_000_000.123);
         partition.coverage.set(0.987_654_321);
@@ -31,6 +37,11 @@ fn measure(size: Size, partitions: i32) {
         topic.duplicate_age_seconds.observe(12.5);
         topic.latency_seconds.observe(0.042);
     }
+}
+
+fn measure(size: Size, partitions: i32) {
+    let metrics = Metrics::new();
+    fill(&metrics, partitions);
     let (mut wall, mut share) = (Samples::default(), Samples::default());
     let mut bytes = 0;
     for _ in 0..size.pick(3, 31) {

@@ -11,7 +11,7 @@ use crate::audit::{Findings, id_of, reader};
 use crate::cluster::Broker;
 use crate::kit::{flush, unique};
 use crate::measure::Samples;
-use crate::programs::{Job, Program};
+use crate::programs::{Job, Program, ports};
 use crate::results::{Case, Size, scratch};
 use crate::shape::{Sent, Shape, partition_of, send, value};
 use crate::stream::{Repeats, Stream, fingerprint};
@@ -105,6 +105,7 @@ fn run(
         compression: shape.compression,
         ids: total,
         dir: dir.path(),
+        ports: ports(),
     };
     let mut child = program.start(&job);
 

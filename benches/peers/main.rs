@@ -4,12 +4,13 @@
 //! cargo bench --bench peers                               all programs, small: figures of no worth
 //! cargo bench --bench peers -- --heavy                    all shapes and latencies: about an hour
 //! cargo bench --bench peers -- --ids 300000 --duplicates 50 --programs kafka-dedup,kafka-streams-1
+//! cargo bench --bench peers -- --heavy --watched          kafka-dedup beside itself while somebody looks at it
 //! cargo bench --bench peers -- document                   docs/benchmarks.md from the last results
 //! ```
 //!
 //! Every output is read back, with committed records alone, and each id must be there once: a program
 //! whose output is wrong is named beside its figures, and the exit status is 1. Results are added to
-//! `target/bench-results/peers.jsonl` and `peers-latency.jsonl`.
+//! `target/bench-results/peers.jsonl`, `peers-latency.jsonl` and `watched.jsonl`.
 
 mod audit;
 #[allow(dead_code, reason = "benches/scaling needs more of it")]
@@ -27,6 +28,9 @@ mod pass_through;
 mod programs;
 mod quix;
 #[allow(dead_code, reason = "the questions need more of it")]
+#[path = "../reader.rs"]
+mod reader;
+#[allow(dead_code, reason = "the questions need more of it")]
 #[path = "../results.rs"]
 mod results;
 #[allow(dead_code, reason = "benches/scaling needs more of it")]
@@ -35,6 +39,7 @@ mod shape;
 #[path = "../stream.rs"]
 mod stream;
 mod throughput;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,6 +82,9 @@ struct Args {
     /// Latencies alone
     #[arg(long)]
     latency: bool,
+    /// Something else instead: kafka-dedup with a reader of its page and a scraper beside kafka-dedup without
+    #[arg(long, conflicts_with_all = ["programs", "latency"])]
+    watched: bool,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -150,7 +158,7 @@ fn main() -> ExitCode {
         Some(Command::Document) => {
             document::run(
                 "benchmarks.md",
-                &["peers", "peers-latency"],
+                &["peers", "peers-latency", "watched"],
                 "peers-machine",
                 &versions(),
             );
@@ -191,6 +199,7 @@ fn measure(args: &Args) -> bool {
         } || args.ids.is_some();
     let size = if args.heavy { Size::Heavy } else { Size::Small };
     let mut shapes = match size {
+        _ if args.watched => vec![(own, 4)],
         Size::Heavy if !is_own => full(),
         _ => vec![(own, 1)],
     };
@@ -198,7 +207,9 @@ fn measure(args: &Args) -> bool {
         shapes.iter_mut().for_each(|shape| shape.1 = rounds);
     }
     let mut programs = args.programs.clone();
-    if programs.is_empty() {
+    if args.watched {
+        programs = vec![Program::KafkaDedup, Program::Watched];
+    } else if programs.is_empty() {
         programs = Program::value_variants().to_vec();
     }
     programs.iter().for_each(|program| program.install());
@@ -206,7 +217,7 @@ fn measure(args: &Args) -> bool {
     let broker = Broker::start(dir.path());
     let mut right = true;
     if !args.latency {
-        results::begin("peers", size);
+        results::begin(if args.watched { "watched" } else { "peers" }, size);
         for (shape, rounds) in &shapes {
             let mut programs = programs.clone();
             if args.programs.is_empty() && size == Size::Heavy && *shape != REFERENCE {
@@ -216,7 +227,7 @@ fn measure(args: &Args) -> bool {
             right &= throughput::measure(&broker, shape, &programs, *rounds);
         }
     }
-    if args.latency || !is_own {
+    if args.latency || !(is_own || args.watched) {
         results::begin("peers-latency", size);
         let intervals: &[u64] = size.pick(&[100], &[10, 50, 100]);
         let rounds = args.rounds.unwrap_or(1);

@@ -20,6 +20,9 @@ const HEAP_BYTES_AN_ID: u64 = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Program {
     KafkaDedup,
+    /// The same, while somebody looks: see [`crate::watched`].
+    #[value(skip)]
+    Watched,
     PassThrough,
     #[value(name = "kafka-streams-1")]
     Streams1,
@@ -41,6 +44,14 @@ pub struct Job<'a> {
     pub ids: u64,
     /// Empty, for all it writes.
     pub dir: &'a Path,
+    /// Of `http.listen` and `http.admin` of kafka-dedup.
+    pub ports: [u16; 2],
+}
+
+/// Two that are free.
+pub fn ports() -> [u16; 2] {
+    let ports = free_ports(2).expect("free ports");
+    ports.try_into().expect("two of them")
 }
 
 impl Job<'_> {
@@ -62,6 +73,7 @@ impl Program {
     pub fn name(self) -> &'static str {
         match self {
             Self::KafkaDedup => OURS,
+            Self::Watched => "kafka-dedup, watched",
             Self::PassThrough => "pass-through",
             Self::Streams1 => "Kafka Streams, 1 thread",
             Self::Streams2 => "Kafka Streams, 2 threads",
@@ -78,7 +90,7 @@ impl Program {
     /// What has to be there before it can start.
     pub fn install(self) {
         match self {
-            Self::KafkaDedup | Self::PassThrough => {}
+            Self::KafkaDedup | Self::Watched | Self::PassThrough => {}
             Self::Streams1 | Self::Streams2 | Self::JavaClient => jvm::build(),
             Self::Quix => quix::install(),
         }
@@ -86,7 +98,7 @@ impl Program {
 
     pub fn start(self, job: &Job<'_>) -> Child {
         let mut command = match self {
-            Self::KafkaDedup => {
+            Self::KafkaDedup | Self::Watched => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-dedup"));
                 command.args(["run", "-c"]).arg(config(job));
                 command
@@ -162,7 +174,6 @@ fn arguments(job: &Job<'_>) -> [String; 6] {
 
 /// A file of the service with nothing in it but what has to be said.
 fn config(job: &Job<'_>) -> PathBuf {
-    let ports = free_ports(2).expect("free ports");
     let mut yaml = String::new();
     let _ = write!(
         yaml,
@@ -186,8 +197,8 @@ http: {{listen: "127.0.0.1:{http}", admin: "127.0.0.1:{admin}"}}
         output = job.output,
         state = job.state().display(),
         interval = job.interval_ms,
-        http = ports[0],
-        admin = ports[1],
+        http = job.ports[0],
+        admin = job.ports[1],
     );
     let path = job.dir.join("kafka-dedup.yaml");
     fs::write(&path, yaml).expect("a config");

@@ -12,9 +12,10 @@ use crate::audit;
 use crate::cluster::{Broker, Progress, written};
 use crate::kit::unique;
 use crate::measure::{Samples, cpu_of, cpu_of_process, disk, memory_of};
-use crate::programs::{Job, Program};
+use crate::programs::{Job, Program, ports};
 use crate::results::{Case, scratch};
 use crate::shape::{Sent, Shape};
+use crate::watched::Watchers;
 
 /// How often a bystander looks at what is committed.
 const LOOK: Duration = Duration::from_millis(20);
@@ -95,6 +96,7 @@ fn run(
         compression: shape.compression,
         ids: shape.ids,
         dir: dir.path(),
+        ports: ports(),
     };
     let progress = Progress::of(kafka, &group, input, shape.partitions);
     let logs_before = broker.logs_beside(input);
@@ -111,7 +113,9 @@ fn run(
     let first = until(&progress, 1, || must_run(&mut child), &job);
     let start_seconds = started.elapsed().as_secs_f64();
     let start_cpu_seconds = cpu_of_process(pid);
+    let watchers = (program == Program::Watched).then(|| Watchers::start(&job));
     let ended = until(&progress, sent.records, || must_run(&mut child), &job);
+    watchers.into_iter().for_each(Watchers::stop);
     // An input that is one transaction has no time between its first commit and its last.
     let (since, before) = if first.committed < sent.records {
         (first.at, first.committed)

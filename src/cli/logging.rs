@@ -50,8 +50,7 @@ impl LogLevel {
     }
 
     /// Of a process that logs nothing.
-    #[cfg(test)]
-    pub fn of_test() -> Self {
+    pub fn silent() -> Self {
         Self {
             configured: "info".to_owned(),
             current: Mutex::new("info".to_owned()),

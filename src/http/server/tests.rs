@@ -57,7 +57,7 @@ pub(super) fn start_with(more: &str) -> Running {
         Arc::clone(&control),
         Arc::clone(&site.status),
         Arc::clone(&site.metrics),
-        LogLevel::of_test(),
+        LogLevel::silent(),
     ));
     let (public, admin) = (listeners.public_address, listeners.admin_address);
     let (stop, stopped) = watch::channel(false);
