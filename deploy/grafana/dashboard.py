@@ -111,9 +111,9 @@ ROWS = [
                 f"sum(kafka_dedup_lag_records{{{TOPIC}}})",
             ),
             stat(
-                "Since the last commit",
+                "Last commit",
                 "s",
-                "Of the process that has not committed for the longest time. It is long while nothing comes; together with a lag it means trouble.",
+                "Seconds since it, of the process that has not committed for the longest time. It is long while nothing comes; together with a lag it means trouble.",
                 f"max{since('kafka_dedup_last_commit_timestamp_seconds', PROCESS)}",
             ),
             stat(
