@@ -1,7 +1,7 @@
 //! What librdkafka can tell and its Rust wrapper does not ask: topic ids, permissions, the group's
 //! generation, watermarks it has already heard of, headers by any name.
 //!
-//! The only module that calls librdkafka directly. Questions to the cluster stand in this file and in
+//! It and [`super::produce`] alone call librdkafka directly. Questions to the cluster stand in this file and in
 //! `bounds`; they block for at most their timeout and a few seconds, and free what they were given. What
 //! the client knows by itself is in `local`, the plumbing of a request in `native`.
 
