@@ -21,7 +21,8 @@ use crate::exit::Stop;
 use crate::kafka::bounded::within;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
-use crate::kafka::produce::{self, Headers, Record};
+use crate::kafka::produce;
+pub use crate::kafka::produce::Outgoing;
 
 /// How long a new producer may take to connect before its first request is made all the same.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -57,16 +58,6 @@ pub struct Origin {
     pub scope: usize,
     pub offset: i64,
     pub target: Target,
-}
-
-/// What is sent: the parts of a Kafka record. `None` is null, which is not the same as empty.
-pub struct Outgoing<'a> {
-    pub topic: &'a str,
-    pub partition: i32,
-    pub key: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    pub headers: Option<Headers>,
-    pub timestamp_ms: Option<i64>,
 }
 
 /// A delivery that failed.
@@ -203,7 +194,7 @@ impl Sink {
     /// until `deadline`.
     pub fn send(
         &mut self,
-        outgoing: Outgoing<'_>,
+        mut outgoing: Outgoing<'_>,
         origin: Origin,
         deadline: Instant,
     ) -> KafkaResult<()> {
@@ -214,20 +205,11 @@ impl Sink {
             index
         };
         if self.topic.as_bytes() != outgoing.topic.as_bytes() {
-            let name = produce::topic_name(outgoing.topic);
-            self.topic = name.map_err(KafkaError::MessageProduction)?;
+            self.topic = CString::new(outgoing.topic)?;
         }
-        let record = Record {
-            partition: outgoing.partition,
-            key: outgoing.key,
-            value: outgoing.value,
-            timestamp_ms: outgoing.timestamp_ms,
-        };
-        let mut headers = outgoing.headers;
         let mut looked_again = false;
         loop {
-            let sent = produce::send(&self.producer, &self.topic, &record, &mut headers, tag);
-            match sent {
+            match produce::send(&self.producer, &self.topic, &mut outgoing, tag) {
                 Ok(()) => break,
                 Err(code) if Instant::now() >= deadline => {
                     return Err(KafkaError::MessageProduction(code));

@@ -41,7 +41,7 @@ def mean(metric, by, labels):
     return f"{rate(metric + '_sum', by, labels)} / {rate(metric + '_count', by, labels)}"
 
 
-def panel(kind, title, unit, description, *queries, size=GRAPH, placement=None, **defaults):
+def panel(kind, title, unit, description, *queries, size=GRAPH, **defaults):
     """`queries` are pairs of an expression and the legend of its series."""
     return {
         "kind": kind,
@@ -50,7 +50,6 @@ def panel(kind, title, unit, description, *queries, size=GRAPH, placement=None, 
         "description": description,
         "queries": queries,
         "size": size,
-        "placement": placement or ("right" if size == GRAPH else "bottom"),
         "defaults": defaults,
     }
 
@@ -591,7 +590,7 @@ def target(number, kind, expression, legend):
     return shown
 
 
-def options(kind, placement):
+def options(kind, size):
     if kind == "stat":
         reduced = {"calcs": ["lastNotNull"], "fields": "", "values": False}
         return {"colorMode": "value", "graphMode": "none", "reduceOptions": reduced}
@@ -602,6 +601,8 @@ def options(kind, placement):
             "tooltip": {"mode": "single", "yHistogram": True},
             "yAxis": {"unit": "s"},
         }
+    # Beside it where there is room: below, rows beyond the third are cut off.
+    placement = "right" if size == GRAPH else "bottom"
     return {
         "legend": {"calcs": ["mean", "max", "lastNotNull"], "displayMode": "table", "placement": placement},
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -625,7 +626,7 @@ def shown_panel(number, at, described):
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "gridPos": {**described["size"], **at},
         "id": number,
-        "options": options(kind, described["placement"]),
+        "options": options(kind, described["size"]),
         "targets": [target(place, kind, *query) for place, query in enumerate(queries)],
         "title": described["title"],
         "type": kind,

@@ -5,11 +5,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{IsError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka_sys as sys;
@@ -37,10 +37,7 @@ impl Headers {
         let mut list = ptr::null_mut();
         // SAFETY: the message is alive; afterwards it knows nothing of the list, which is ours.
         let error = unsafe { sys::rd_kafka_message_detach_headers(message.ptr(), &raw mut list) };
-        match error {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => NonNull::new(list).map(Self),
-            _ => None,
-        }
+        NonNull::new(list).filter(|_| !error.is_error()).map(Self)
     }
 
     /// Adds one behind the others.
@@ -72,24 +69,25 @@ impl Drop for Headers {
     }
 }
 
-/// The parts of a record. `None` is null, which is not the same as empty.
-pub struct Record<'a> {
+/// What is sent: the parts of a Kafka record. `None` is null, which is not the same as empty.
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
     pub partition: i32,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
+    pub headers: Option<Headers>,
     pub timestamp_ms: Option<i64>,
 }
 
 /// Puts a record into the producer's queue; key and value are copied, the headers taken. What is said of its
-/// delivery carries `tag`.
+/// delivery carries `tag`. `topic` is the name of its topic, as librdkafka takes it.
 ///
 /// # Errors
 /// It was not taken, and nothing will be heard of it; the headers are where they were.
 pub fn send<C>(
     producer: &ThreadedProducer<C>,
     topic: &CStr,
-    record: &Record<'_>,
-    headers: &mut Option<Headers>,
+    record: &mut Outgoing<'_>,
     tag: usize,
 ) -> Result<(), RDKafkaErrorCode>
 where
@@ -98,7 +96,7 @@ where
     let bytes = |part: Option<&[u8]>| part.map_or((ptr::null(), 0), |it| (it.as_ptr(), it.len()));
     let (key, key_len) = bytes(record.key);
     let (value, value_len) = bytes(record.value);
-    let list = headers.as_ref();
+    let list = record.headers.as_ref();
     let list = list.map_or(ptr::null_mut(), |list| list.0.as_ptr());
     // SAFETY: all of it lives as long as the call, which copies it, but for the headers: those are librdkafka's
     // when it succeeds. Each part is followed by what its kind says, and the end by nothing.
@@ -126,13 +124,11 @@ where
             kind(Part::RD_KAFKA_VTYPE_END),
         )
     };
-    match error {
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-            std::mem::forget(headers.take());
-            Ok(())
-        }
-        error => Err(error.into()),
+    if error.is_error() {
+        return Err(error.into());
     }
+    std::mem::forget(record.headers.take());
+    Ok(())
 }
 
 /// As a variadic call passes it.
@@ -150,13 +146,5 @@ pub fn flush<C: ProducerContext + 'static>(
     // SAFETY: the client is alive for the call. Its reports are taken by the producer's own thread, and a record is in
     // flight until that has dealt with its report.
     let error = unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), millis) };
-    error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-}
-
-/// A topic's name for [`send`].
-///
-/// # Errors
-/// It holds a NUL, which no topic's name does.
-pub fn topic_name(name: &str) -> Result<CString, RDKafkaErrorCode> {
-    CString::new(name).map_err(|_| RDKafkaErrorCode::InvalidTopic)
+    !error.is_error()
 }
