@@ -454,6 +454,26 @@ proptest! {
     }
 }
 
+/// Seen at 0 while no timestamp was known, then renewed at a time before that.
+#[test]
+fn a_renewal_before_1970_that_is_over_hides_what_was_seen_without_a_timestamp() {
+    let limits = Window {
+        time_ms: Some(0),
+        ids: None,
+        refresh: true,
+        max_ahead_ms: 0,
+    };
+    let mut bench = Bench::new(limits, 1, 1, Disk::None);
+    for (id, timestamp) in [(Some(3), None), (None, Some(-236)), (Some(3), None)] {
+        bench.record((id, timestamp, 0));
+    }
+    bench.record((None, Some(-235), 0));
+    bench.commit();
+    bench.record((Some(3), None, 0));
+    bench.restart(false, &Spoils::Keep);
+    bench.record((Some(3), None, 0));
+}
+
 const HOUR: Window = Window {
     time_ms: Some(3_600_000),
     ids: None,

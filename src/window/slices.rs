@@ -145,9 +145,10 @@ impl Slices {
     }
 
     /// Adds a committed entry; entries come in ordinal order. What is over by `clock`, the committed
-    /// one, is not added. O(1).
+    /// one, is not added: older copies of it, which it would hide, are over as well. Not so those from before the first
+    /// timestamp, which count as seen at 0, where that timestamp was less. O(1).
     pub fn insert(&mut self, fingerprint: Fingerprint, entry: Entry, clock: &Clock) {
-        if self.limits.remember(&entry, clock) {
+        if entry.time_ms < 0 || self.limits.remember(&entry, clock) {
             self.active.insert(fingerprint, entry);
         }
     }
