@@ -50,6 +50,10 @@ pub struct Open {
     pub begun: Instant,
     /// Records judged in it.
     pub records: usize,
+    /// Partitions that it holds something of.
+    pub partitions: usize,
+    /// The source had nothing more for it at least once: it does not hold up larger transactions.
+    pub ran_dry: bool,
     /// Records sent alone, to find out which one of a batch the output refuses.
     pub alone: usize,
 }
@@ -69,6 +73,8 @@ pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
     Ok(Open {
         begun: Instant::now(),
         records: 0,
+        partitions: 0,
+        ran_dry: false,
         alone: 0,
     })
 }

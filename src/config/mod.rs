@@ -375,7 +375,7 @@ pub struct Store {
 /// `transaction:` bounds of one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transaction {
-    /// Default 100 ms.
+    /// From one commit to the next, at least. Default 100 ms.
     pub interval: Duration,
     /// Default 20,000; 1 to 1,000,000.
     pub records: usize,

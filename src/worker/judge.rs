@@ -61,6 +61,7 @@ impl Room<'_> {
         };
         // A record that ends the process leaves no trace: what came before it can be committed.
         forbid(scope, offset, record, self.config, self.bypass)?;
+        self.open.partitions += usize::from(!scope.touched);
         scope.touched = true;
         scope.next_offset = offset + 1;
         scope.judged_ms = record.timestamp_ms.or(scope.judged_ms);

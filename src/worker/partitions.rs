@@ -249,22 +249,27 @@ impl Worker {
         if self.config.input.start != Start::Latest {
             return Ok(());
         }
-        let mut pinned = false;
-        for (_, scope) in self.scopes.active() {
+        let to_pin = |scope: &Scope| {
             let is_input = !matches!(scope.topic.hop, Hop::Second { .. });
-            if is_input && scope.must_write_run && !scope.touched {
-                scope.touched = true;
-                pinned = true;
-            }
-        }
-        let Some(sink) = &mut self.sink else {
+            is_input && scope.must_write_run && !scope.touched
+        };
+        let has_one = self.scopes.active().any(|(_, scope)| to_pin(scope));
+        let Some(sink) = self.sink.as_mut().filter(|_| has_one) else {
             return Ok(());
         };
-        if pinned && self.open.is_none() {
-            match commit::begin(sink) {
-                Ok(open) => self.open = Some(open),
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => match commit::begin(sink) {
+                Ok(open) => self.open.insert(open),
                 Err(trouble) => return self.resolve(trouble),
-            }
+            },
+        };
+        // The others come with the next one.
+        let room = PARTITIONS_PER_TRANSACTION.saturating_sub(open.partitions);
+        let scopes = self.scopes.active().map(|(_, scope)| scope);
+        for scope in scopes.filter(|scope| to_pin(scope)).take(room) {
+            scope.touched = true;
+            open.partitions += 1;
         }
         Ok(())
     }

@@ -22,17 +22,31 @@ impl Worker {
     }
 
     fn fills(&self, open: &Open) -> bool {
-        open.records >= self.config.transaction.records || open.alone >= ALONE_PER_TRANSACTION
+        open.records >= self.config.transaction.records
+            || open.partitions >= PARTITIONS_PER_TRANSACTION
+            || open.alone >= ALONE_PER_TRANSACTION
     }
 
     /// Why a transaction has to be closed now, in one word; `None`: it need not be.
     fn why_due(&self, open: &Open) -> Option<&'static str> {
         if self.fills(open) {
             Some("full")
-        } else if open.begun.elapsed() >= self.config.transaction.interval {
+        } else if Instant::now() >= self.due(open, open.ran_dry) {
             Some("interval")
         } else {
             None
+        }
+    }
+
+    /// When a transaction is to be closed, where it is not full before. Counted from the last commit, so that a record
+    /// that came while that was going on does not wait for it and for a whole interval; but where the source
+    /// has more all the time, larger transactions are cheaper, and it stays open for all of the interval.
+    pub(super) fn due(&self, open: &Open, dry: bool) -> Instant {
+        let interval = self.config.transaction.interval;
+        if dry {
+            (self.closed_at + interval).max(open.begun + interval / SHORTEST_PART)
+        } else {
+            open.begun + interval
         }
     }
 
@@ -42,6 +56,7 @@ impl Worker {
             return Ok(());
         };
         let why = self.why_due(&open).unwrap_or("early");
+        self.closed_at = Instant::now();
         match self.try_commit(&open) {
             Ok(()) => {
                 self.aborts_in_a_row = 0;

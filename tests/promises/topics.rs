@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::exactly_once::by_header;
 use crate::kit::stream::Stream;
-use crate::kit::{Deployment, Instance, Rec, broker, now_ms, unique, wait_for};
+use crate::kit::{Deployment, Instance, Rec, broker, kafka, now_ms, unique, wait_for};
 
 #[test]
 fn a_pattern_takes_new_topics_and_never_its_own() {
@@ -223,6 +223,45 @@ fn start_latest_skips_what_was_there_and_nothing_that_comes_while_it_restarts() 
     let mut instance = deployment.start("one");
     deployment.wait_until_caught_up(Duration::from_secs(60));
     deployment.assert_output(|_, input| vec![input[1].1.clone()]);
+    assert!(instance.terminate().success());
+}
+
+/// How long a commit takes does not grow with the number of partitions that have few records each: a transaction holds something
+/// of a hundred at most, also where it only pins where they start.
+#[test]
+fn a_transaction_is_of_a_hundred_partitions_at_most() {
+    const PARTITIONS: i32 = 130;
+    let mut it = Deployment::new("wide", PARTITIONS, "transaction: {interval: 6s}\n");
+    it.extra += &format!("input: {{topics: [\"{}\"], start: latest}}\n", it.input);
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    let committed = |instance: &Instance, cause: &str| {
+        instance.metric(&format!(
+            "kafka_dedup_transactions_total{{cause=\"{cause}\",outcome=\"committed\"}}"
+        ))
+    };
+    let patience = Duration::from_secs(60);
+    wait_for("the starts to be pinned", patience, || {
+        committed(&instance, "full") == 1.0 && committed(&instance, "interval") == 1.0
+    });
+    let t = now_ms();
+    let twice = [Rec::with_id("x", t), Rec::with_id("x", t)];
+    let producer = broker().producer(&[]);
+    for partition in 0..PARTITIONS {
+        for record in &twice {
+            kafka::send(&producer, &it.input, partition, record);
+        }
+    }
+    kafka::flush(&producer);
+    wait_for("all to be judged", patience, || {
+        instance.metric("kafka_dedup_records_received_total") == 2.0 * f64::from(PARTITIONS)
+    });
+    assert_eq!(committed(&instance, "full"), 2.0);
+    for partition in [0, 77, PARTITIONS - 1] {
+        let output = broker().read_partition(&it.output, partition);
+        let records: Vec<Rec> = output.into_iter().map(|(_, record)| record).collect();
+        assert_eq!(records, twice[..1]);
+    }
     assert!(instance.terminate().success());
 }
 
