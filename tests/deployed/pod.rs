@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,11 @@ use crate::kit::{BINARY, fetch, wait_for};
 
 /// What the pod is called, which stays the same.
 const NAME: &str = "kafka-dedup-0";
+/// Where its config is mounted.
+const CONFIG: &str = "/etc/kafka-dedup";
+
+/// What is in every Secret, and in every ConfigMap but that of the config, by name.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
 
 /// Root is mounted over itself, with what a runtime mounts into it; the container's user gets it.
 const RUN: &str = r#"
@@ -40,7 +45,7 @@ pub struct Pod<'a> {
 }
 
 impl<'a> Pod<'a> {
-    pub fn new(member: &'a Value, broker: &str, ca: &Path, password: &str) -> Self {
+    pub fn new(member: &'a Value, broker: &str, files: &Files) -> Self {
         let (spec, container) = (&member["pod"], &member["container"]);
         let root = TempDir::new().expect("a directory");
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -69,12 +74,15 @@ impl<'a> Pod<'a> {
                 .iter()
                 .find(|it| it["name"] == mount["name"])
                 .unwrap_or(&Value::Null);
-            if volume.get("configMap").is_some() {
+            if at == CONFIG {
                 let config = member["config"].as_str().expect("a config");
                 fs::write(inside(at).join("kafka-dedup.yaml"), config).expect("written");
+            } else if volume.get("configMap").is_some() {
+                for (name, content) in files {
+                    fs::write(inside(at).join(name), content).expect("written");
+                }
             } else if let Some(secret) = volume.get("secret") {
-                let authority = fs::read(ca).expect("the authority");
-                for (name, content) in [("password", password.as_bytes()), ("ca.crt", &authority)] {
+                for (name, content) in files {
                     let file = inside(at).join(name);
                     fs::write(&file, content).expect("written");
                     let mode = secret["defaultMode"].as_u64().unwrap_or(0o644);
