@@ -30,8 +30,9 @@ bench: deps
 bench-small: deps
 	cargo test --locked --features failpoints,broken --bench questions
 
-# The same job in Kafka Streams and others, an hour; then its tables in docs/benchmarks.md.
+# The same job in Kafka Streams and others, two hours; then its tables in docs/benchmarks.md.
 bench-peers: deps-peers
+	rm -f target/bench-results/peers*.jsonl
 	cargo bench --locked --no-default-features --bench peers -- --heavy
 	cargo bench --locked --no-default-features --bench peers -- document
 

@@ -1,6 +1,6 @@
 //! Figures, as a table for people and as JSON lines for [`crate::document`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
@@ -229,7 +229,8 @@ pub fn ids(count: u64) -> String {
     }
 }
 
-/// The figures of the last run of each question, heavy ones before small ones.
+/// The figures of the last run of each case of each question, heavy ones before small ones: what takes hours can be
+/// measured in pieces.
 pub fn last_runs() -> BTreeMap<String, Vec<Figure>> {
     let mut found: BTreeMap<String, Vec<Figure>> = BTreeMap::new();
     for entry in fs::read_dir(dir()).into_iter().flatten().flatten() {
@@ -244,8 +245,12 @@ pub fn last_runs() -> BTreeMap<String, Vec<Figure>> {
     }
     for figures in found.values_mut() {
         let rank = |figure: &Figure| (figure.heavy, figure.optimized, figure.run);
-        let last = figures.iter().map(rank).max();
-        figures.retain(|figure| Some(rank(figure)) == last);
+        let mut last = HashMap::new();
+        for figure in &*figures {
+            let last = last.entry(figure.case.clone()).or_insert(rank(figure));
+            *last = rank(figure).max(*last);
+        }
+        figures.retain(|figure| last[&figure.case] == rank(figure));
     }
     found
 }

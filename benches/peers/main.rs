@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! cargo bench --bench peers                               all programs, small: figures of no worth
-//! cargo bench --bench peers -- --heavy                    all shapes and latencies: about an hour
+//! cargo bench --bench peers -- --heavy                    all shapes and latencies: two hours
 //! cargo bench --bench peers -- --ids 300000 --duplicates 50 --programs kafka-dedup,kafka-streams-1
+//! cargo bench --bench peers -- --heavy --latency --every 20
 //! cargo bench --bench peers -- --heavy --watched          kafka-dedup beside itself while somebody looks at it
 //! cargo bench --bench peers -- document                   docs/benchmarks.md from the last results
 //! ```
@@ -56,7 +57,7 @@ use shape::{Compression, Shape};
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Full size, all shapes, latencies: about an hour
+    /// Full size, all shapes, latencies: two hours
     #[arg(long)]
     heavy: bool,
     /// One shape instead: distinct ids
@@ -82,6 +83,9 @@ struct Args {
     /// Latencies alone
     #[arg(long)]
     latency: bool,
+    /// Latencies with a commit every so many ms, instead of all
+    #[arg(long, value_delimiter = ',')]
+    every: Vec<u64>,
     /// Something else instead: kafka-dedup with a reader of its page and a scraper beside kafka-dedup without
     #[arg(long, conflicts_with_all = ["programs", "latency"])]
     watched: bool,
@@ -146,7 +150,7 @@ fn full() -> Vec<(Shape, usize)> {
         ..REFERENCE
     };
     let mut shapes = vec![(base, 3)];
-    shapes.extend(other.map(|shape| (shape, 1)));
+    shapes.extend(other.map(|shape| (shape, 3)));
     shapes.push((large, 1));
     shapes.retain(|(shape, _)| allowed(shape.ids) == shape.ids);
     shapes
@@ -221,7 +225,7 @@ fn measure(args: &Args) -> bool {
         for (shape, rounds) in &shapes {
             let mut programs = programs.clone();
             if args.programs.is_empty() && size == Size::Heavy && *shape != REFERENCE {
-                // Python takes minutes for a million records: once is enough.
+                // On one shape only.
                 programs.retain(|program| *program != Program::Quix);
             }
             right &= throughput::measure(&broker, shape, &programs, *rounds);
@@ -229,8 +233,11 @@ fn measure(args: &Args) -> bool {
     }
     if args.latency || !(is_own || args.watched) {
         results::begin("peers-latency", size);
-        let intervals: &[u64] = size.pick(&[100], &[10, 50, 100]);
-        let rounds = args.rounds.unwrap_or(1);
+        let mut intervals: &[u64] = size.pick(&[100], &[10, 20, 50, 100]);
+        if !args.every.is_empty() {
+            intervals = &args.every;
+        }
+        let rounds = args.rounds.unwrap_or(size.pick(1, 3));
         right &= latency::measure(&broker, &own, &programs, intervals, rounds, size);
     }
     broker.stop();

@@ -87,6 +87,11 @@ impl Program {
         self != Self::PassThrough
     }
 
+    /// Python takes minutes for a million records: once is enough.
+    pub fn most_rounds(self) -> usize {
+        if self == Self::Quix { 1 } else { usize::MAX }
+    }
+
     /// What has to be there before it can start.
     pub fn install(self) {
         match self {

@@ -122,7 +122,11 @@ fn measure(args: &Args) -> bool {
         right &= process::measure(&broker, partitions, size);
     }
     if is_asked(Question::Rebalance) {
-        right &= rebalance::measure(&broker, partitions, size);
+        // As many as a member should have, and far more.
+        let few_and_many = size.pick(vec![24], vec![60, 1000]);
+        for partitions in args.partitions.map_or(few_and_many, |it| vec![it]) {
+            right &= rebalance::measure(&broker, partitions, size);
+        }
     }
     if is_asked(Question::Standby) {
         results::begin("scaling-standby", size);
