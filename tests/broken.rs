@@ -170,8 +170,7 @@ fn offsets_sent_without_a_generation() {
         let mut zombie = it.start_with("zombie", &[("prepare", "sleep(4000)")]);
         zombie.wait_until_ready();
         send(it, begins_ms, 0..200);
-        std::thread::sleep(Duration::from_millis(800));
-        zombie.freeze();
+        freeze_with_an_open_transaction(it, &zombie);
         let mut other = it.start("other");
         it.wait_until_caught_up(PATIENCE);
         zombie.thaw();
