@@ -108,7 +108,7 @@ const CALLS_GIVEN_UP: usize = 4;
 /// A transaction commits early after this many records had to be sent alone.
 const ALONE_PER_TRANSACTION: usize = 100;
 /// A transaction commits early when it holds something of this many partitions. Of each, output and journal take a request to
-/// the brokers and a place in the transaction, 2 to 5 ms for both: with many partitions that have few records each,
+/// the brokers and a place in the transaction, milliseconds for both: with many partitions that have few records each,
 /// nothing else bounds how long a commit takes, and with it a rebalance, which waits for it.
 const PARTITIONS_PER_TRANSACTION: usize = 100;
 

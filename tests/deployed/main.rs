@@ -76,6 +76,7 @@ fn what_the_manifests_start_works() {
         play(&Pod::new(member, &broker, &files), scene);
     }
     assert!(scenes.iter().all(|scene| scene.sent > 0));
+    assert!(members.len() >= 7, "only {} ways", members.len());
 }
 
 /// A pod at work, and again with what its volume holds.

@@ -74,7 +74,7 @@ impl<'a> Pod<'a> {
                 .iter()
                 .find(|it| it["name"] == mount["name"])
                 .unwrap_or(&Value::Null);
-            if at == CONFIG {
+            if at == CONFIG && volume.get("configMap").is_some() {
                 let config = member["config"].as_str().expect("a config");
                 fs::write(inside(at).join("kafka-dedup.yaml"), config).expect("written");
             } else if volume.get("configMap").is_some() {
