@@ -10,55 +10,117 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::results::{Figure, Reach, last_runs, number};
+use crate::results::{Figure, OURS, Reach, last_runs, number};
 use plot::{Plot, Scale};
 
-/// The plots: question, part of the case's unit that chooses its figures, title, scale.
-const PLOTS: [(&str, &str, &str, Scale); 8] = [
-    (
-        "filter",
-        "ns a check",
-        "An id that was not seen: ns until all slices have said no",
-        Scale::Log,
-    ),
-    (
-        "verdict",
-        "us CPU an id",
-        "A whole verdict: CPU microseconds",
-        Scale::Log,
-    ),
-    (
-        "lookup",
-        "look-ups/s",
-        "A duplicate in a sealed slice: look-ups a second",
-        Scale::Log,
-    ),
-    (
-        "growth",
-        "ns CPU a verdict",
-        "A verdict as the window grows: CPU nanoseconds",
-        Scale::Linear,
-    ),
-    ("memory", "MiB", "Memory of the process: MiB", Scale::Log),
-    ("disk", "B a live id", "Disk: bytes a live id", Scale::Log),
-    (
-        "peers",
-        "us CPU a record",
-        "The whole job: CPU microseconds a record",
-        Scale::Linear,
-    ),
-    (
-        "peers-latency",
-        "ms, 99 %",
-        "From the producer to a consumer of committed records: ms, 99 %",
-        Scale::Linear,
-    ),
+struct Drawing {
+    /// Its name, without an extension.
+    file: &'static str,
+    question: &'static str,
+    /// What is drawn of it.
+    unit: &'static str,
+    cases: Cases,
+    title: &'static str,
+    scale: Scale,
+}
+
+enum Cases {
+    All,
+    First,
+    /// All of them, and of the sides these alone.
+    Of(&'static [&'static str]),
+}
+
+const GROWTH_BESIDE: Cases = Cases::Of(&[OURS, "pass-through", "Kafka Streams, 1 thread"]);
+
+const DRAWINGS: [Drawing; 10] = [
+    Drawing {
+        file: "filter",
+        question: "filter",
+        unit: "ns a check",
+        cases: Cases::All,
+        title: "An id that was not seen: ns until all slices have said no",
+        scale: Scale::Log,
+    },
+    Drawing {
+        file: "verdict",
+        question: "verdict",
+        unit: "us CPU an id",
+        cases: Cases::All,
+        title: "A whole verdict: CPU microseconds",
+        scale: Scale::Log,
+    },
+    Drawing {
+        file: "lookup",
+        question: "lookup",
+        unit: "look-ups/s",
+        cases: Cases::All,
+        title: "A duplicate in a sealed slice: look-ups a second",
+        scale: Scale::Log,
+    },
+    Drawing {
+        file: "growth",
+        question: "growth",
+        unit: "ns CPU a verdict",
+        cases: Cases::All,
+        title: "A verdict as the window grows: CPU nanoseconds",
+        scale: Scale::Linear,
+    },
+    Drawing {
+        file: "memory",
+        question: "memory",
+        unit: "MiB",
+        cases: Cases::All,
+        title: "Memory of the process: MiB",
+        scale: Scale::Log,
+    },
+    Drawing {
+        file: "disk",
+        question: "disk",
+        unit: "B a live id",
+        cases: Cases::All,
+        title: "Disk: bytes a live id",
+        scale: Scale::Log,
+    },
+    Drawing {
+        file: "peers",
+        question: "peers",
+        unit: "us CPU a record",
+        cases: Cases::First,
+        title: "The whole job: CPU microseconds a record",
+        scale: Scale::Linear,
+    },
+    Drawing {
+        file: "peers-growth",
+        question: "peers",
+        unit: "us CPU a record",
+        cases: GROWTH_BESIDE,
+        title: "The whole job, by size of a record, duplicates, partitions, ids: CPU microseconds a record",
+        scale: Scale::Linear,
+    },
+    Drawing {
+        file: "peers-memory",
+        question: "peers",
+        unit: "MiB at its peak",
+        cases: GROWTH_BESIDE,
+        title: "The same: MiB at its peak",
+        scale: Scale::Linear,
+    },
+    Drawing {
+        file: "peers-latency",
+        question: "peers-latency",
+        unit: "ms, 99 %",
+        cases: Cases::All,
+        title: "From the producer to a consumer of committed records: ms, 99 %",
+        scale: Scale::Linear,
+    },
 ];
 
 /// Whose tables have a row for each side and a column for each unit: one case has many units.
-const WIDE: [&str; 7] = [
+const WIDE: [&str; 8] = [
     "peers",
     "peers-latency",
+    "peers-pinned",
     "watched",
     "scaling-throughput",
     "scaling-process",
@@ -85,17 +147,23 @@ pub fn run(page: &str, questions: &[&str], machine_marker: &str, versions: &str)
     fs::write(&path, text).expect("the page is written");
     let plots = docs.join("benchmarks");
     fs::create_dir_all(&plots).expect("a directory for plots");
-    for (question, unit, title, scale) in PLOTS {
-        let figures = results.get(question).into_iter().flatten();
-        let mut chosen: Vec<&Figure> = figures.filter(|figure| figure.unit == unit).collect();
-        if question == "peers" {
-            // The first shape: the others differ from each other in one thing each.
-            let first = chosen.first().map(|figure| figure.case.clone());
-            chosen.retain(|figure| Some(&figure.case) == first.as_ref());
+    for drawing in DRAWINGS {
+        let figures = results.get(drawing.question).into_iter().flatten();
+        let mut chosen: Vec<&Figure> = figures
+            .filter(|figure| figure.unit == drawing.unit)
+            .collect();
+        match drawing.cases {
+            Cases::All => {}
+            Cases::First => {
+                let first = chosen.first().map(|figure| figure.case.clone());
+                chosen.retain(|figure| Some(&figure.case) == first.as_ref());
+            }
+            Cases::Of(sides) => chosen.retain(|figure| sides.contains(&figure.side.as_str())),
         }
         if !chosen.is_empty() {
-            let svg = Plot::new(title, scale, &chosen).svg();
-            fs::write(plots.join(format!("{question}.svg")), svg).expect("a plot is written");
+            let svg = Plot::new(drawing.title, drawing.scale, &chosen).svg();
+            let path = plots.join(format!("{}.svg", drawing.file));
+            fs::write(path, svg).expect("a plot is written");
         }
     }
     println!("docs/{page}: {} questions", results.len());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kafka_dedup::demo::broker::{Cluster, Layout};
@@ -51,6 +52,20 @@ impl Broker {
 
     pub fn stop(self) {
         self.cluster.stop();
+    }
+
+    /// Leaves it one core, all its threads and those to come.
+    pub fn pin(&self, core: usize) {
+        let pid = self.cluster.pid(0).expect("it runs");
+        let status = Command::new("taskset")
+            .args(["--all-tasks", "--cpu-list", "--pid", &core.to_string()])
+            .arg(pid.to_string())
+            .stdout(Stdio::null())
+            .status();
+        assert!(
+            status.expect("taskset").success(),
+            "the broker is not pinned to core {core}"
+        );
     }
 
     /// CPU time of the broker so far, in seconds.

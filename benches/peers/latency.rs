@@ -11,7 +11,7 @@ use crate::audit::{Findings, id_of, reader};
 use crate::cluster::Broker;
 use crate::kit::{flush, unique};
 use crate::measure::Samples;
-use crate::programs::{Job, Program, ports};
+use crate::programs::{Job, Program, ports, turns};
 use crate::results::{Case, Size, scratch};
 use crate::shape::{Sent, Shape, partition_of, send, value};
 use crate::stream::{Repeats, Stream, fingerprint};
@@ -49,14 +49,9 @@ pub fn measure(
     for &interval_ms in intervals_ms {
         let mut sides: Vec<Vec<Percentiles>> = programs.iter().map(|_| Vec::new()).collect();
         let mut notes = vec![String::new(); programs.len()];
-        for round in 0..rounds {
-            for turn in 0..programs.len() {
-                // Another one is the first each time.
-                let at = (round + turn) % programs.len();
+        for round in turns(programs, rounds) {
+            for at in round {
                 let program = programs[at];
-                if round >= program.most_rounds() {
-                    continue;
-                }
                 let (percentiles, verdict) = run(broker, shape, program, interval_ms, size);
                 println!(
                     "  every {interval_ms} ms: {:<26} {:.1?} ms",
@@ -113,6 +108,7 @@ fn run(
         compression: shape.compression,
         ids: total,
         dir: dir.path(),
+        core: None,
         ports: ports(),
     };
     let mut child = program.start(&job);

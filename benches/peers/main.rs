@@ -5,13 +5,14 @@
 //! cargo bench --bench peers -- --heavy                    all shapes and latencies: two hours
 //! cargo bench --bench peers -- --ids 300000 --duplicates 50 --programs kafka-dedup,kafka-streams-1
 //! cargo bench --bench peers -- --heavy --latency --every 20
+//! cargo bench --bench peers -- --heavy --pinned           broker and program with a core each
 //! cargo bench --bench peers -- --heavy --watched          kafka-dedup beside itself while somebody looks at it
 //! cargo bench --bench peers -- document                   docs/benchmarks.md from the last results
 //! ```
 //!
 //! Every output is read back, with committed records alone, and each id must be there once: a program
 //! whose output is wrong is named beside its figures, and the exit status is 1. Results are added to
-//! `target/bench-results/peers.jsonl`, `peers-latency.jsonl` and `watched.jsonl`.
+//! `target/bench-results/peers.jsonl`, `peers-latency.jsonl`, `peers-pinned.jsonl` and `watched.jsonl`.
 
 mod audit;
 #[allow(dead_code, reason = "benches/scaling needs more of it")]
@@ -86,8 +87,11 @@ struct Args {
     /// Latencies with a commit every so many ms, instead of all
     #[arg(long, value_delimiter = ',')]
     every: Vec<u64>,
+    /// One shape with the broker and the program pinned to a core each, alone
+    #[arg(long, conflicts_with = "latency")]
+    pinned: bool,
     /// Something else instead: kafka-dedup with a reader of its page and a scraper beside kafka-dedup without
-    #[arg(long, conflicts_with_all = ["programs", "latency"])]
+    #[arg(long, conflicts_with_all = ["programs", "latency", "pinned"])]
     watched: bool,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
@@ -162,7 +166,7 @@ fn main() -> ExitCode {
         Some(Command::Document) => {
             document::run(
                 "benchmarks.md",
-                &["peers", "peers-latency", "watched"],
+                &["peers", "peers-latency", "peers-pinned", "watched"],
                 "peers-machine",
                 &versions(),
             );
@@ -220,7 +224,7 @@ fn measure(args: &Args) -> bool {
     let dir = scratch();
     let broker = Broker::start(dir.path());
     let mut right = true;
-    if !args.latency {
+    if !(args.latency || args.pinned) {
         results::begin(if args.watched { "watched" } else { "peers" }, size);
         for (shape, rounds) in &shapes {
             let mut programs = programs.clone();
@@ -228,10 +232,10 @@ fn measure(args: &Args) -> bool {
                 // On one shape only.
                 programs.retain(|program| *program != Program::Quix);
             }
-            right &= throughput::measure(&broker, shape, &programs, *rounds);
+            right &= throughput::measure(&broker, shape, &programs, *rounds, None);
         }
     }
-    if args.latency || !(is_own || args.watched) {
+    if args.latency || !(is_own || args.watched || args.pinned) {
         results::begin("peers-latency", size);
         let mut intervals: &[u64] = size.pick(&[100], &[10, 20, 50, 100]);
         if !args.every.is_empty() {
@@ -239,6 +243,14 @@ fn measure(args: &Args) -> bool {
         }
         let rounds = args.rounds.unwrap_or(size.pick(1, 3));
         right &= latency::measure(&broker, &own, &programs, intervals, rounds, size);
+    }
+    // The last, as the broker stays pinned.
+    if args.pinned || size == Size::Heavy && !(is_own || args.watched || args.latency) {
+        results::begin("peers-pinned", size);
+        programs.retain(|program| !matches!(program, Program::Streams2 | Program::Quix));
+        broker.pin(0);
+        let rounds = args.rounds.unwrap_or(size.pick(1, 3));
+        right &= throughput::measure(&broker, &own, &programs, rounds, Some(1));
     }
     broker.stop();
     right

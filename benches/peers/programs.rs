@@ -44,6 +44,8 @@ pub struct Job<'a> {
     pub ids: u64,
     /// Empty, for all it writes.
     pub dir: &'a Path,
+    /// The only core it may use.
+    pub core: Option<usize>,
     /// Of `http.listen` and `http.admin` of kafka-dedup.
     pub ports: [u16; 2],
 }
@@ -88,7 +90,7 @@ impl Program {
     }
 
     /// Python takes minutes for a million records: once is enough.
-    pub fn most_rounds(self) -> usize {
+    fn most_rounds(self) -> usize {
         if self == Self::Quix { 1 } else { usize::MAX }
     }
 
@@ -134,6 +136,9 @@ impl Program {
                 command
             }
         };
+        if let Some(core) = job.core {
+            command = on_core(core, &command);
+        }
         let log = File::create(job.log()).expect("a log");
         command
             .stdin(Stdio::null())
@@ -141,6 +146,27 @@ impl Program {
             .stderr(log);
         process::spawn(command).unwrap_or_else(|error| panic!("{} starts: {error}", self.name()))
     }
+}
+
+/// Whose turn it is, round by round, as places in `programs`: another one is the first each time.
+pub fn turns(programs: &[Program], rounds: usize) -> Vec<Vec<usize>> {
+    let count = programs.len();
+    let of_round = |round: usize| -> Vec<usize> {
+        let places = (0..count).map(|turn| (round + turn) % count);
+        let due = places.filter(|at: &usize| round < programs[*at].most_rounds());
+        due.collect()
+    };
+    (0..rounds).map(of_round).collect()
+}
+
+/// The same with one core, known to it before it counts them.
+fn on_core(core: usize, command: &Command) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned
+        .args(["--cpu-list", &core.to_string()])
+        .arg(command.get_program())
+        .args(command.get_args());
+    pinned
 }
 
 fn streams(job: &Job<'_>, threads: u32) -> Command {

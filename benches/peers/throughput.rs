@@ -12,7 +12,7 @@ use crate::audit;
 use crate::cluster::{Broker, Progress, written};
 use crate::kit::unique;
 use crate::measure::{Samples, cpu_of, cpu_of_process, disk, memory_of};
-use crate::programs::{Job, Program, ports};
+use crate::programs::{Job, Program, ports, turns};
 use crate::results::{Case, scratch};
 use crate::shape::{Sent, Shape};
 use crate::watched::Watchers;
@@ -46,19 +46,23 @@ struct Side {
     wrong: Option<String>,
 }
 
-/// All programs on one input, in turns. False where an output was not what it is to be.
-pub fn measure(broker: &Broker, shape: &Shape, programs: &[Program], rounds: usize) -> bool {
+/// All programs on one input, in turns, each on all cores or on one. False where an output was not what it is to be.
+pub fn measure(
+    broker: &Broker,
+    shape: &Shape,
+    programs: &[Program],
+    rounds: usize,
+    core: Option<usize>,
+) -> bool {
     let input = unique("input");
     println!("  writing {shape}");
     let now_ms = crate::kit::now_ms();
     let sent = shape.write(&broker.kafka, &input, now_ms);
     let mut sides: Vec<Side> = programs.iter().map(|_| Side::default()).collect();
-    for round in 0..rounds {
-        for (program, side) in programs.iter().zip(&mut sides) {
-            if round >= program.most_rounds() {
-                continue;
-            }
-            let (run, verdict) = run(broker, shape, &input, &sent, *program);
+    for (round, places) in turns(programs, rounds).into_iter().enumerate() {
+        for at in places {
+            let (program, side) = (programs[at], &mut sides[at]);
+            let (run, verdict) = run(broker, shape, &input, &sent, program, core);
             println!(
                 "  round {}: {:<26} {:>8.0} records/s, {:.2} us CPU a record, {:.0} MiB",
                 round + 1,
@@ -85,6 +89,7 @@ fn run(
     input: &str,
     sent: &Sent,
     program: Program,
+    core: Option<usize>,
 ) -> (Run, Result<(), String>) {
     let (output, group, dir) = (unique("output"), unique("group"), scratch());
     let kafka = &broker.kafka;
@@ -99,6 +104,7 @@ fn run(
         compression: shape.compression,
         ids: shape.ids,
         dir: dir.path(),
+        core,
         ports: ports(),
     };
     let progress = Progress::of(kafka, &group, input, shape.partitions);
