@@ -24,7 +24,8 @@ use crate::journal::{MAX_IDS_PER_RUN, Terms, run};
 use crate::metrics::Metrics;
 use crate::sink::{Failure, Origin, Outgoing, Sink, Target};
 use crate::store::Damage;
-use crate::worker::scope::{Rejection, Scope, Scopes};
+use crate::worker::scope::{Rejection, Scope};
+use crate::worker::scopes::Scopes;
 
 /// Why a transaction cannot be committed, by what has to be done about it.
 #[derive(Debug)]

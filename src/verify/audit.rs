@@ -1,30 +1,30 @@
 //! The audit of one group of partitions: input records are judged, what should be there is held
 //! against what is there, and both are read side by side, so that little waits for its counterpart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 
+use super::events::{There, note, note_kin};
 use super::feeds::{Feeds, Part};
-use super::findings::{Difference, Findings, Kind, Place, Row};
-use super::judge::{First, Judge, Verdict};
+use super::findings::{Difference, Findings, Kind, Row};
+use super::judge::Judge;
 use super::kin::Kin;
-use super::matching::{Event, Expected, Found, Must, Strand};
-use super::plan::{Group, Input, Output};
+use super::matching::{Event, Found, Must, Strand};
+use super::plan::{Group, Output};
 use super::progress::Progress;
 use super::record::{self, Aside, Body};
+use super::refusals::{REFUSAL_BYTES, Refusals, refusals};
+use super::scope::{Received, Scope, Target, output_partition};
 use super::witness::Witness;
-use crate::config::{self, Config, Conflicts, Missing, Mode, PartitionBy};
+use crate::config::{self, Config, Mode};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Stop;
 use crate::identify::payload::PayloadHash;
 use crate::identify::{Identifier, Identity, deployment_seed};
-use crate::journal::run::NO_OFFSET;
 use crate::journal::{self, Run};
-use crate::partitioner::murmur2_partition;
 use crate::schemas::Schemas;
 use crate::topics::survey::Role;
-use crate::window::Fingerprint;
 
 /// Records that wait for their counterpart, of one input and in one strand; fewer where there are
 /// many lanes.
@@ -33,12 +33,6 @@ const LANES_AT_FULL: usize = 8;
 const AHEAD_LEAST: usize = 256;
 /// Records between two looks at the memory.
 const LOOK_EVERY: u64 = 4096;
-/// What a refusal that is kept takes, in bytes, about.
-const REFUSAL_BYTES: usize = 64;
-
-/// The words with which the service rejects what the output refuses.
-const REFUSALS: [&str; 3] = ["too-large", "timestamp", "invalid-record"];
-
 /// What an audit is done with.
 pub struct Room<'a> {
     pub config: &'a Config,
@@ -61,244 +55,6 @@ pub fn audit(group: Group, room: &mut Room<'_>) -> Result<(), Stop> {
     while audit.step(room)? {}
     audit.finish(room);
     Ok(())
-}
-
-/// What the output refused, by input: nothing but the rejected topic tells.
-#[derive(Default)]
-struct Refusals {
-    by_input: HashMap<(Vec<u8>, i32), HashMap<i64, &'static str>>,
-    /// The first input offset that the rejected topic knows of, where its beginning is gone.
-    known_from: HashMap<(Vec<u8>, i32), i64>,
-}
-
-fn refusals(group: &Group, room: &mut Room<'_>) -> Result<Refusals, Stop> {
-    let mut refusals = Refusals::default();
-    let strands = group.strands.iter();
-    let rejected: Vec<Part> = strands
-        .filter(|strand| strand.role == Role::Rejected)
-        .map(|strand| strand.part.clone())
-        .collect();
-    if rejected.iter().all(|part| part.offsets() == 0) {
-        return Ok(refusals);
-    }
-    room.progress.at("rejected records");
-    let count = rejected.len();
-    let mut feeds = Feeds::open(room.config, rejected, room.interrupt)?;
-    let mut bytes = 0;
-    for feed in 0..count {
-        let mut unused = Progress::new(0);
-        while let Some(message) = feeds.pull(feed, &mut unused)? {
-            let Some((aside, _)) = Aside::of(&message) else {
-                continue;
-            };
-            let input = (aside.topic, aside.partition);
-            refusals
-                .known_from
-                .entry(input.clone())
-                .or_insert(aside.offset);
-            let reason = REFUSALS
-                .into_iter()
-                .find(|word| word.as_bytes() == aside.reason);
-            if let Some(reason) = reason {
-                let of_input = refusals.by_input.entry(input).or_default();
-                of_input.insert(aside.offset, reason);
-                bytes += REFUSAL_BYTES;
-            }
-            if bytes > room.memory_bytes / 2 {
-                return Err(too_little(room.memory_bytes));
-            }
-        }
-    }
-    Ok(refusals)
-}
-
-/// One input partition on its way.
-struct Scope {
-    input: Input,
-    feed: usize,
-    judge: Judge,
-    witness: Witness,
-    row: Row,
-    refused: HashMap<i64, &'static str>,
-    /// Before it, refusals are not known.
-    refusals_from: i64,
-    gone_from_strand: u64,
-    uncounted: u64,
-    /// By partition of the output.
-    outputs: Vec<Target>,
-    /// `None` where they are marked in the output.
-    duplicates: Option<Target>,
-    rejected: Target,
-}
-
-/// A record of an input, as it is judged.
-struct Received {
-    offset: i64,
-    time_ms: Option<i64>,
-    /// The broker's clock made it.
-    own_time: bool,
-    identity: Identity,
-    /// Hash of its payload; 0 where payloads are not compared.
-    payload: u64,
-    /// Its transaction let records through by a bypass.
-    bypassed: bool,
-    body: Body,
-    output_partition: i32,
-}
-
-/// Where a kind of record of an input goes.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    /// Index of the strand.
-    Strand(usize),
-    /// The configuration names no topic for it.
-    Unwanted,
-    /// The topic has no such partition.
-    Absent,
-}
-
-/// The partition of the output that a record of an input goes to.
-pub fn output_partition(input: &Input, message: &BorrowedMessage<'_>, config: &Config) -> i32 {
-    let count = input.output_partitions;
-    match (config.output.partition, message.key()) {
-        (PartitionBy::Same, _) => message.partition(),
-        (PartitionBy::Key, Some(key)) => murmur2_partition(key, count),
-        (PartitionBy::Key, None) => message.partition() % count.max(1),
-    }
-}
-
-/// A record follows in the output or in a side topic; where nobody knows, in one of them.
-type Following = [Option<(Target, Expected)>; 3];
-
-impl Scope {
-    /// Judges a record whose timestamp was taken in, counts it where it is in the range, and says
-    /// what must follow from it.
-    fn judge(&mut self, record: &Received, config: &Config) -> Following {
-        let offset = record.offset;
-        let must = self.must(offset);
-        let counts = u64::from(must == Must::Be);
-        self.row.received += counts;
-        let id = match record.identity {
-            Identity::Id(id) => Some(id),
-            Identity::Missing(_) => None,
-        };
-        let Part {
-            topic, partition, ..
-        } = &self.input.part;
-        let place =
-            |reason: &str| record::place(reason.as_bytes(), topic.as_bytes(), *partition, offset);
-        let expected = |place: u64, first: Option<First>, must: Must| Expected {
-            offset,
-            id,
-            body: record.body,
-            place,
-            first,
-            must,
-        };
-        let output = usize::try_from(record.output_partition).ok();
-        let output = output.and_then(|at| self.outputs.get(at).copied());
-        let output = output.unwrap_or(Target::Absent);
-        if let Some(reason) = self.refused.get(&offset) {
-            self.row.rejected += counts;
-            return [
-                Some((self.rejected, expected(place(reason), None, must))),
-                None,
-                None,
-            ];
-        }
-        let may_be = match must {
-            Must::Be => Must::MayBe,
-            other => other,
-        };
-        let id = match record.identity {
-            Identity::Id(id) => id,
-            Identity::Missing(reason) => {
-                return match config.id.missing {
-                    missing if missing != Missing::Forward && record.bypassed => {
-                        self.row.unknown += counts;
-                        let rejected = expected(place(reason.as_str()), None, may_be);
-                        let rejects = missing == Missing::Reject;
-                        [
-                            Some((output, expected(0, None, may_be))),
-                            rejects.then_some((self.rejected, rejected)),
-                            None,
-                        ]
-                    }
-                    Missing::Forward => {
-                        self.row.forwarded += counts;
-                        [Some((output, expected(0, None, must))), None, None]
-                    }
-                    Missing::Reject => {
-                        self.row.rejected += counts;
-                        let place = place(reason.as_str());
-                        [
-                            Some((self.rejected, expected(place, None, must))),
-                            None,
-                            None,
-                        ]
-                    }
-                    Missing::Drop | Missing::Fail => {
-                        self.row.dropped += counts;
-                        [None, None, None]
-                    }
-                };
-            }
-        };
-        let verdict = match config.scope {
-            config::Scope::Partition => self.judge.judge(id, offset, record.payload),
-            config::Scope::Copartition | config::Scope::Topic | config::Scope::Repartition => {
-                Verdict::Unsure
-            }
-        };
-        let verdict = match verdict {
-            Verdict::Forward => Verdict::Forward,
-            _ if record.bypassed => Verdict::Unsure,
-            verdict => verdict,
-        };
-        let duplicates = self.duplicates.unwrap_or(output);
-        // The service may not have known the first payload.
-        let conflicting = || {
-            let conflict = expected(place("conflict"), None, may_be);
-            match config.id.conflicts {
-                Conflicts::Ignore | Conflicts::Forward => None,
-                Conflicts::Count => Some((duplicates, conflict)),
-                Conflicts::Reject => Some((self.rejected, conflict)),
-            }
-        };
-        let repeating = |first, must| Some((duplicates, expected(place("duplicate"), first, must)));
-        match verdict {
-            Verdict::Forward => {
-                self.row.forwarded += counts;
-                [Some((output, expected(0, None, must))), None, None]
-            }
-            Verdict::Duplicate(first) => {
-                self.row.duplicates += counts;
-                [repeating(Some(first), must), None, None]
-            }
-            Verdict::Conflict(_) => {
-                match config.id.conflicts {
-                    Conflicts::Reject => self.row.unknown += counts,
-                    _ => self.row.duplicates += counts,
-                }
-                [conflicting(), repeating(None, may_be), None]
-            }
-            Verdict::Unsure => {
-                self.row.unknown += counts;
-                [
-                    Some((output, expected(0, None, may_be))),
-                    repeating(None, may_be),
-                    conflicting(),
-                ]
-            }
-        }
-    }
-
-    fn must(&self, offset: i64) -> Must {
-        match (self.input.from..self.input.to).contains(&offset) {
-            true => Must::Be,
-            false => Must::Outside,
-        }
-    }
 }
 
 /// What was remembered before the first record, by the runs of a preload.
@@ -332,14 +88,6 @@ fn preload(
         }
     }
     Ok(())
-}
-
-struct There {
-    it: Output,
-    feed: usize,
-    strand: Strand,
-    gone_from_input: u64,
-    uncounted: u64,
 }
 
 struct Audit {
@@ -776,197 +524,6 @@ impl Audit {
     }
 }
 
-impl Scope {
-    fn conclude(self, findings: &mut Findings) {
-        let Part {
-            topic, partition, ..
-        } = &self.input.part;
-        for doubt in self.input.doubts {
-            findings.doubt(topic, *partition, doubt);
-        }
-        if self.witness.set_back {
-            findings.doubt(
-                topic,
-                *partition,
-                "the group's offset was set back: records were judged more than once, and appear as \
-                 extra where they went to the duplicates or rejected topic again"
-                    .to_owned(),
-            );
-        }
-        if self.row.unknown > 0 {
-            findings.doubt(
-                topic,
-                *partition,
-                format!(
-                    "of {} records that are not in the output it is not known whether they are \
-                     duplicates",
-                    self.row.unknown
-                ),
-            );
-        }
-        if self.gone_from_strand > 0 {
-            findings.doubt(
-                topic,
-                *partition,
-                format!(
-                    "{} records that should be in the output are not compared: its beginning is gone \
-                     (retention)",
-                    self.gone_from_strand
-                ),
-            );
-        }
-        if self.uncounted > 0 {
-            findings.doubt(
-                topic,
-                *partition,
-                format!(
-                    "{} records that should be in the output are not there, and are not called missing: \
-                     a topic is compacted, or the beginning of the rejected topic is gone",
-                    self.uncounted
-                ),
-            );
-        }
-        findings.rows.push(self.row);
-    }
-}
-
-/// The same between partitions, of a record that may be in the output.
-fn note_kin(kin: &mut Kin, event: &Event, scopes: &[Scope]) {
-    match *event {
-        Event::Confirmed {
-            id: Some(id),
-            time_ms,
-            aside: false,
-            ..
-        } => kin.forwarded(id, time_ms),
-        Event::Absent {
-            lane,
-            offset,
-            id: Some(id),
-            aside: false,
-        } if scopes[lane].must(offset) == Must::Be => kin.absent(id, lane, offset),
-        _ => {}
-    }
-}
-
-/// Counts what happened, and describes it where it is a difference.
-fn note(event: Event, there: &mut There, scopes: &mut [Scope], findings: &mut Findings) {
-    let Output {
-        role,
-        part,
-        compacted,
-        ..
-    } = &there.it;
-    let found_at = |offset: i64| {
-        Some(Place {
-            topic: part.topic.clone(),
-            partition: part.partition,
-            offset,
-        })
-    };
-    let difference = |kind: Kind, input: Option<Place>, output: Option<Place>, parts| Difference {
-        kind,
-        role: role.name(),
-        input,
-        output,
-        output_topic: part.topic.clone(),
-        parts,
-        id: None,
-    };
-    match event {
-        Event::Confirmed {
-            lane,
-            offset,
-            id,
-            aside,
-            ..
-        } => {
-            let scope = &mut scopes[lane];
-            let counts = u64::from(scope.must(offset) == Must::Be).min(scope.row.unknown);
-            scope.row.unknown -= counts;
-            match (role, aside) {
-                (Role::Output, false) => {
-                    scope.row.forwarded += counts;
-                    if let Some(id) = id {
-                        scope.judge.was_forwarded(id, offset);
-                    }
-                }
-                (Role::Output, true) | (Role::Duplicates, _) => scope.row.duplicates += counts,
-                (Role::Rejected, _) => scope.row.rejected += counts,
-                (Role::Repartition | Role::Journal, _) => {}
-            }
-        }
-        Event::Absent {
-            lane,
-            offset,
-            id,
-            aside,
-        } => {
-            if let (Role::Output, false, Some(id)) = (*role, aside, id) {
-                scopes[lane].judge.was_not_forwarded(id, offset);
-            }
-        }
-        Event::Missing { lane, offset } => {
-            let scope = &mut scopes[lane];
-            let open = *compacted
-                || scope.input.compacted
-                || (*role == Role::Output && offset < scope.refusals_from);
-            if open {
-                scope.uncounted += 1;
-                return;
-            }
-            scope.row.missing += 1;
-            findings.describe(|| difference(Kind::Missing, Some(scope.at(offset)), None, None));
-        }
-        Event::Altered {
-            lane,
-            offset,
-            found,
-            parts,
-        } => {
-            let scope = &mut scopes[lane];
-            scope.row.altered += 1;
-            let input = Some(scope.at(offset));
-            findings.describe(|| difference(Kind::Altered, input, found_at(found), Some(parts)));
-        }
-        Event::Reordered {
-            lane,
-            offset,
-            found,
-        } => {
-            let scope = &mut scopes[lane];
-            if scope.must(offset) != Must::Be {
-                return;
-            }
-            scope.row.reordered += 1;
-            let input = Some(scope.at(offset));
-            findings.describe(|| difference(Kind::Reordered, input, found_at(found), None));
-        }
-        Event::Extra { found, id } => {
-            if scopes.iter().any(|scope| scope.input.compacted) {
-                there.uncounted += 1;
-                return;
-            }
-            let input = id.and_then(|id| first_seen(id, scopes));
-            let own = |scope: &&mut Scope| scope.input.part.partition == part.partition;
-            let row = match scopes.iter_mut().find(own) {
-                Some(scope) => scope,
-                None => &mut scopes[0],
-            };
-            row.row.extra += 1;
-            findings.describe(|| difference(Kind::Extra, input, found_at(found), None));
-        }
-        Event::GoneFromStrand { lane } => scopes[lane].gone_from_strand += 1,
-        Event::GoneFromInput => {
-            // Read from the middle on purpose: what came before is not asked for.
-            let asked = scopes
-                .iter()
-                .all(|scope| scope.input.complete || scope.input.unknown_until.is_some());
-            there.gone_from_input += u64::from(!asked);
-        }
-    }
-}
-
 /// Whether headers are the mark of this service on a duplicate, and not what an earlier stage has put
 /// there.
 fn is_mark(aside: &Aside, scopes: &[Scope]) -> bool {
@@ -975,26 +532,6 @@ fn is_mark(aside: &Aside, scopes: &[Scope]) -> bool {
             let input = &scope.input.part;
             input.topic.as_bytes() == aside.topic && input.partition == aside.partition
         })
-}
-
-impl Scope {
-    fn at(&self, offset: i64) -> Place {
-        Place {
-            topic: self.input.part.topic.clone(),
-            partition: self.input.part.partition,
-            offset,
-        }
-    }
-}
-
-fn first_seen(id: Fingerprint, scopes: &[Scope]) -> Option<Place> {
-    scopes.iter().find_map(|scope| {
-        let first = scope
-            .judge
-            .first_seen(id)
-            .filter(|first| *first != NO_OFFSET)?;
-        Some(scope.at(first))
-    })
 }
 
 pub fn too_little(memory_bytes: usize) -> Stop {

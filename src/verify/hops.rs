@@ -11,12 +11,13 @@ use hashbrown::{HashMap, HashSet};
 use rdkafka::message::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::audit::{Room, output_partition, too_little};
+use super::audit::{Room, too_little};
 use super::feeds::{Feeds, Part};
 use super::findings::{Difference, Kind, Place, Row};
 use super::kin::Kin;
 use super::plan::{Group, Input};
 use super::record::{self, Aside, Body};
+use super::scope::output_partition;
 use crate::config::{Missing, Mode};
 use crate::exit::Stop;
 use crate::identify::{Identifier, Identity, deployment_seed};

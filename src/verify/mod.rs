@@ -3,12 +3,14 @@
 //!
 //! In the order of the data: `arguments` → `plan` (which partitions, which range of each) → `feeds`
 //! (their records, one by one) → `record` (as they are compared) → `judge` (the rules, replayed; what
-//! the wall clock said is asked of the journal, `witness`) → `matching` (what should be there, held
-//! against what is) → `audit` (the course of it all; `hops` where there are two) → `findings` → `report`. Joins no group, commits
+//! the wall clock said is asked of the journal, `witness`) → `scope` (what must follow from a record) → `matching`
+//! (what should be there, held against what is) → `events` (what that says) → `audit` (the course of it all; `hops`
+//! where there are two) → `findings` → `report`. Joins no group, commits
 //! and makes nothing.
 
 mod arguments;
 mod audit;
+mod events;
 mod feeds;
 mod findings;
 mod hops;
@@ -18,7 +20,9 @@ mod matching;
 mod plan;
 mod progress;
 mod record;
+mod refusals;
 mod report;
+mod scope;
 mod witness;
 
 pub use arguments::VerifyArgs;

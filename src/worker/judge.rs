@@ -15,7 +15,8 @@ use crate::partitioner::murmur2_partition;
 use crate::repartition::{Mark, Passed};
 use crate::schemas::Unresolved;
 use crate::sink::{Origin, Outgoing, Sink, Target};
-use crate::worker::scope::{First, Hop, Judged, Judgement, Rejection, Scope, Scopes, Tally, Topic};
+use crate::worker::scope::{First, Hop, Judged, Judgement, Rejection, Scope, Tally, Topic};
+use crate::worker::scopes::Scopes;
 use crate::worker::sentinel;
 
 /// What a record passes through: borrowed for one record at a time.

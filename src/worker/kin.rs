@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::scope::{NO_FAMILY, kinship};
+use super::scopes::{NO_FAMILY, kinship};
 use super::*;
 use crate::config;
 

@@ -20,6 +20,7 @@ mod partitions;
 mod pulse;
 mod schemas;
 pub mod scope;
+pub mod scopes;
 pub mod sentinel;
 mod transactions;
 
@@ -56,7 +57,8 @@ use crate::window::{Counts, SeenWindow};
 use judge::Unread;
 use membership::Standing;
 pub use pulse::Pulse;
-use scope::{Hop, Pace, Recovering, Scope, Scopes, Tally, Topic};
+use scope::{Hop, Pace, Scope, Tally, Topic};
+use scopes::{Recovering, Scopes};
 pub use sentinel::Sentinels;
 
 /// What the workers of a process share.
