@@ -37,8 +37,11 @@ pub fn consumer_config(config: &Config, worker: usize) -> ClientConfig {
             ("topic.metadata.refresh.interval.ms", "30000"),
             // librdkafka's own default is 64 MiB a partition (I8). fetch.max.bytes and
             // receive.message.max.bytes follow from it: librdkafka fits what is not set.
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.max.messages.kbytes", "8192"),
             ("fetch.message.max.bytes", "1048576"),
+            // Once the queue is full, librdkafka fetches nothing more of a partition for a second, by its own
+            // default: a backlog comes through at a queue a second, 32 MB, whatever the size of its records.
+            ("fetch.queue.backoff.ms", "10"),
         ],
         &config.kafka.consumer_properties,
     );
