@@ -3,12 +3,14 @@
 //! sled keeps every page that it has read, whatever its cache capacity (it looks for pages to let
 //! go of only after 64 accesses in each of 256 shards, more than a slice has pages). So the memory
 //! of a database is counted here as its pages are touched, and those not used for the longest time
-//! are closed when all together take more than the budget. Opening one again takes some
-//! milliseconds.
+//! are closed when all together take more than the budget. Opening one again takes about a
+//! millisecond, so what nobody has asked for a while is closed as well: most slices are asked by
+//! mistake alone, when the filter is wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sled::IVec;
 
@@ -27,12 +29,11 @@ pub(super) struct Handles {
 struct State {
     open: HashMap<u64, Open>,
     bytes: u64,
-    clock: u64,
 }
 
 struct Open {
     db: sled::Db,
-    used: u64,
+    used: Instant,
     bytes: u64,
     leaves: HashSet<u32>,
 }
@@ -67,10 +68,8 @@ impl Handles {
     fn touch(&self, slice: u64, index: u32, chunk_bytes: u64) -> Option<sled::Db> {
         let (db, over) = {
             let mut state = self.state();
-            state.clock += 1;
-            let clock = state.clock;
             let open = state.open.get_mut(&slice)?;
-            open.used = clock;
+            open.used = Instant::now();
             let mut grown = 0;
             if open.leaves.insert(index / CHUNKS_PER_TREE) {
                 grown = chunk_bytes * u64::from(CHUNKS_PER_TREE);
@@ -101,10 +100,9 @@ impl Handles {
     pub fn adopt(&self, slice: u64, db: sled::Db, bytes: u64) {
         let closed = {
             let mut state = self.state();
-            state.clock += 1;
             let open = Open {
                 db,
-                used: state.clock,
+                used: Instant::now(),
                 bytes: OPEN_BYTES + bytes,
                 leaves: HashSet::new(),
             };
@@ -133,6 +131,22 @@ impl Handles {
         if let Some(open) = closed {
             sled_dir::close(open.db);
         }
+    }
+
+    /// Closes what nobody has asked for so long. O(open databases).
+    pub fn close_idle(&self, idle: Duration) {
+        let closed: Vec<Open> = {
+            let mut state = self.state();
+            let is_idle = |_: &u64, open: &mut Open| open.used.elapsed() >= idle;
+            let closed: Vec<Open> = state
+                .open
+                .extract_if(is_idle)
+                .map(|(_, open)| open)
+                .collect();
+            state.bytes -= closed.iter().map(|open| open.bytes).sum::<u64>();
+            closed
+        };
+        closed.into_iter().for_each(|open| sled_dir::close(open.db));
     }
 
     /// Estimated memory of all that is open, in bytes.

@@ -109,13 +109,15 @@ impl Store {
         health: Health,
     ) -> Result<Arc<Self>, Stop> {
         let (jobs, inbox) = channel();
+        let handles = Arc::new(Handles::new(memory_bytes));
+        let of_sealer = Arc::clone(&handles);
         std::thread::Builder::new()
             .name("sealer".to_owned())
-            .spawn(move || sealer::work(&inbox))
+            .spawn(move || sealer::work(&inbox, &of_sealer))
             .map_err(|error| Stop::internal(format!("no thread for the store: {error}")))?;
         let store = Self {
             path: Some(path.to_owned()),
-            handles: Arc::new(Handles::new(memory_bytes)),
+            handles,
             jobs: Mutex::new(Some(jobs)),
             paused_until: Mutex::default(),
             damaged_at: Mutex::default(),

@@ -1,14 +1,16 @@
-//! The thread that turns closed slices into sealed ones and removes those that are over, so that no
-//! worker waits for a disk. One for the process; a scope has at most one slice on its way (I8).
+//! The thread that turns closed slices into sealed ones, removes those that are over, and closes databases that
+//! nobody asks, so that no worker waits for a disk. One for the process; a scope has at most one slice on its way (I8).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use super::chunk::{chunk_of, chunks_for, pack};
 use super::entry::{Entry, Fingerprint};
 use super::guard::Failure;
+use super::handles::Handles;
 use super::record::{Checkpoint, FORMAT, Link, SealRecord, Span};
 use super::sealed::Sealed;
 use super::shelf::Shelf;
@@ -17,6 +19,9 @@ use super::sled_dir::Writer;
 /// Entries that are sorted at a time: bounds the room that sealing takes beside the slice itself
 /// (12 MB).
 const ENTRIES_PER_PASS: u64 = 1 << 18;
+
+/// How long an open database is kept that nobody asks, about; what is asked less often costs less to open than to keep.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// What a closed slice holds, in any order, each id once.
 pub trait Entries: Send + Sync {
@@ -91,10 +96,15 @@ pub(super) enum Job {
 }
 
 /// Works until the last sender is gone. A job that panics is given up; the next is not its victim.
-pub(super) fn work(jobs: &Receiver<Job>) {
-    while let Ok(job) = jobs.recv() {
-        // What it touched is dropped with it: the reply's other end notices.
-        let _ = catch_unwind(AssertUnwindSafe(|| job.carry_out()));
+pub(super) fn work(jobs: &Receiver<Job>, handles: &Handles) {
+    loop {
+        match jobs.recv_timeout(IDLE) {
+            // What it touched is dropped with it: the reply's other end notices.
+            Ok(job) => drop(catch_unwind(AssertUnwindSafe(|| job.carry_out()))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        handles.close_idle(IDLE);
     }
 }
 

@@ -347,6 +347,42 @@ fn memory_of_open_databases_stays_within_the_budget() {
 }
 
 #[test]
+fn what_nobody_asks_is_closed_and_opened_when_it_is_asked() {
+    let bench = Bench::new();
+    drop(bench.sealed(5_000, 3));
+    let shelf = bench.shelf();
+    let loaded = shelf.load().unwrap();
+    let handles = shelf.handles();
+    assert!(handles.memory_bytes() > 0);
+    let bytes_on_disk = || {
+        let dirs = loaded
+            .slices
+            .iter()
+            .map(|sealed| sealed.dir().unwrap().to_owned());
+        let files = dirs.flat_map(|dir| fs::read_dir(dir).unwrap());
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        sizes.sum::<u64>()
+    };
+    let before = bytes_on_disk();
+    for id in 0..50 {
+        handles.close_idle(Duration::ZERO);
+        assert_eq!(handles.memory_bytes(), 0);
+        assert_eq!(
+            loaded.slices[1].get(fingerprint(5_000 + id)),
+            Ok(Some(entry(5_000 + id)))
+        );
+        handles.close_idle(Duration::from_secs(60));
+        assert!(handles.memory_bytes() > 0);
+    }
+    // Being asked leaves nothing behind.
+    assert!(
+        bytes_on_disk() <= before,
+        "{} bytes on the disk, {before} before",
+        bytes_on_disk()
+    );
+}
+
+#[test]
 fn a_damaged_slice_in_memory_is_noticed_too() {
     let store = Store::in_memory();
     let shelf = store.shelf(lineage());
