@@ -12,7 +12,7 @@ use crate::window::sizing;
 /// partitions).
 const PROCESS_BYTES: f64 = 48.0 * MIB;
 /// What a consumer fetches ahead at most: its queue, see `kafka::clients`.
-const FETCHED_BYTES: f64 = 16.0 * MIB;
+const FETCHED_BYTES: f64 = 8.0 * MIB;
 /// What a restore reads ahead at most.
 const RESTORED_BYTES: f64 = 32.0 * MIB;
 /// What a producer holds at most.
