@@ -95,7 +95,7 @@ const DRAWINGS: [Drawing; 10] = [
         question: "peers",
         unit: "us CPU a record",
         cases: GROWTH_BESIDE,
-        title: "The whole job, by size of a record, duplicates, partitions, ids: CPU microseconds a record",
+        title: "The whole job, by shape: CPU microseconds a record",
         scale: Scale::Linear,
     },
     Drawing {
@@ -103,7 +103,7 @@ const DRAWINGS: [Drawing; 10] = [
         question: "peers",
         unit: "MiB at its peak",
         cases: GROWTH_BESIDE,
-        title: "The same: MiB at its peak",
+        title: "The whole job, by shape: MiB at its peak",
         scale: Scale::Linear,
     },
     Drawing {
