@@ -20,9 +20,7 @@ use kafka_dedup::window::Verdict;
 use crate::broker::{Broker, Bytes, MemberId, Next, Refused, State, Target, Topic, Value, Writer};
 use crate::seen::{Mark, Seen};
 use crate::truth::{Input, Truth, fingerprint};
-use process::{
-    Job, Known, Life, Phase, Process, Rebalance, Request, Saved, Scope, Source, Stage, Trouble,
-};
+use process::{Known, Life, Phase, Process, Rebalance, Request, Scope, Source, Stage, Trouble};
 
 /// What becomes of a request and its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
