@@ -224,6 +224,7 @@ fn measure(args: &Args) -> bool {
     let dir = scratch();
     let broker = Broker::start(dir.path());
     let mut right = true;
+    let everything = !(is_own || args.watched || args.latency || args.pinned);
     if !(args.latency || args.pinned) {
         results::begin(if args.watched { "watched" } else { "peers" }, size);
         for (shape, rounds) in &shapes {
@@ -235,7 +236,7 @@ fn measure(args: &Args) -> bool {
             right &= throughput::measure(&broker, shape, &programs, *rounds, None);
         }
     }
-    if args.latency || !(is_own || args.watched || args.pinned) {
+    if args.latency || everything {
         results::begin("peers-latency", size);
         let mut intervals: &[u64] = size.pick(&[100], &[10, 20, 50, 100]);
         if !args.every.is_empty() {
@@ -245,7 +246,7 @@ fn measure(args: &Args) -> bool {
         right &= latency::measure(&broker, &own, &programs, intervals, rounds, size);
     }
     // The last, as the broker stays pinned.
-    if args.pinned || size == Size::Heavy && !(is_own || args.watched || args.latency) {
+    if args.pinned || everything && size == Size::Heavy {
         results::begin("peers-pinned", size);
         programs.retain(|program| !matches!(program, Program::Streams2 | Program::Quix));
         broker.pin(0);

@@ -33,6 +33,7 @@ const LANES_AT_FULL: usize = 8;
 const AHEAD_LEAST: usize = 256;
 /// Records between two looks at the memory.
 const LOOK_EVERY: u64 = 4096;
+
 /// What an audit is done with.
 pub struct Room<'a> {
     pub config: &'a Config,

@@ -5,8 +5,7 @@
 //! (their records, one by one) → `record` (as they are compared) → `judge` (the rules, replayed; what
 //! the wall clock said is asked of the journal, `witness`) → `scope` (what must follow from a record) → `matching`
 //! (what should be there, held against what is) → `events` (what that says) → `audit` (the course of it all; `hops`
-//! where there are two) → `findings` → `report`. Joins no group, commits
-//! and makes nothing.
+//! where there are two) → `findings` → `report`. Joins no group, commits and makes nothing.
 
 mod arguments;
 mod audit;
