@@ -25,6 +25,8 @@ pub enum Bug {
     ProducerKeptAfterUnknownCommit,
     /// What is in flight is purged before an abort.
     PurgeBeforeAbort,
+    /// What was read ahead of a partition outlives a seek in it (I1).
+    ReadAheadKept,
 }
 
 /// Whether this bug is switched on.
@@ -50,6 +52,7 @@ pub fn has(bug: Bug) -> bool {
             "checkpoint-ahead-of-ids" => Bug::CheckpointAheadOfIds,
             "producer-kept-after-unknown-commit" => Bug::ProducerKeptAfterUnknownCommit,
             "purge-before-abort" => Bug::PurgeBeforeAbort,
+            "read-ahead-kept" => Bug::ReadAheadKept,
             other => panic!("there is no bug {other}"),
         };
         tracing::error!("this build is broken on purpose: {name}");

@@ -3,6 +3,7 @@
 //! begin → (records are produced by the worker) → prepare → commit → publish, or abort.
 //!
 //! - [`begin`] opens the transaction.
+//! - [`close`] is the three steps that make it one:
 //! - [`prepare`] writes the runs of new ids to the journal and drains all deliveries.
 //! - [`commit`] adds the input offsets, fenced by the group membership, and commits.
 //! - [`publish`] takes the overlays into the windows: nothing is remembered before (I4).
@@ -78,6 +79,32 @@ pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
         ran_dry: false,
         alone: 0,
     })
+}
+
+/// prepare → commit → publish. Afterwards the transaction is committed, or there is [`Trouble`].
+pub fn close(
+    sink: &mut Sink,
+    scopes: &mut Scopes,
+    membership: Option<ConsumerGroupMetadata>,
+    open: &Open,
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(), Trouble> {
+    let started = Instant::now();
+    prepare(sink, scopes, open, config)?;
+    metrics.observe_step("drain", started.elapsed());
+    if broken::has(Bug::StoreBeforeCommit) {
+        publish(sink, scopes);
+        // Their offsets still go with the transaction.
+        scopes.active().for_each(|(_, scope)| scope.touched = true);
+    }
+    commit(sink, scopes, membership, open, config, metrics)?;
+    let started = Instant::now();
+    if !broken::has(Bug::StoreBeforeCommit) {
+        publish(sink, scopes);
+    }
+    metrics.observe_step("publish", started.elapsed());
+    Ok(())
 }
 
 /// Writes a run for every scope that has something to remember, then waits until all that was sent

@@ -3,6 +3,7 @@
 //! It sends records and knows, for each that was refused or lost, which input record it came from.
 //! When a transaction begins and ends is decided in [`crate::commit`].
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -125,13 +126,16 @@ impl ProducerContext for SinkContext {
     }
 }
 
+/// How many topics are kept at hand: output, duplicates, rejected and journal of a few inputs.
+const TOPICS: usize = 16;
+
 /// The transactional producer of one worker.
 pub struct Sink {
+    /// The topics that were sent to last, the last one first. Before the producer: fields are dropped in this order.
+    topics: VecDeque<(String, produce::Topic)>,
     /// Shared with the call that is under way, and for good with one that was given up.
     producer: Arc<ThreadedProducer<SinkContext>>,
     transactional_id: String,
-    /// The topic that was sent to last, which is the next one's nearly always.
-    topic: CString,
     /// The records of the open transaction, by their index in it.
     origins: Vec<Origin>,
 }
@@ -156,7 +160,7 @@ impl Sink {
         Ok(Self {
             producer: Arc::new(producer),
             transactional_id: clients::transactional_id(config, worker),
-            topic: CString::default(),
+            topics: VecDeque::new(),
             origins: Vec::new(),
         })
     }
@@ -204,12 +208,11 @@ impl Sink {
         } else {
             index
         };
-        if self.topic.as_bytes() != outgoing.topic.as_bytes() {
-            self.topic = CString::new(outgoing.topic)?;
-        }
+        self.look_up(outgoing.topic)?;
+        let (_, topic) = &self.topics[0];
         let mut looked_again = false;
         loop {
-            match produce::send(&self.producer, &self.topic, &mut outgoing, tag) {
+            match produce::send(&self.producer, topic, &mut outgoing, tag) {
                 Ok(()) => break,
                 Err(code) if Instant::now() >= deadline => {
                     return Err(KafkaError::MessageProduction(code));
@@ -296,6 +299,21 @@ impl Sink {
             fail::fail_point!("abort-hang");
             producer.abort_transaction(timeout)
         })
+    }
+
+    /// Has this topic be the first of those that were sent to last. O(1) where it was sent to just now.
+    fn look_up(&mut self, name: &str) -> KafkaResult<()> {
+        let known = self.topics.iter().position(|(known, _)| known == name);
+        match known {
+            Some(place) => self.topics.swap(0, place),
+            None => {
+                let topic = produce::Topic::new(&self.producer, &CString::new(name)?);
+                let topic = topic.map_err(KafkaError::MessageProduction)?;
+                self.topics.truncate(TOPICS - 1);
+                self.topics.push_front((name.to_owned(), topic));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the producer look at a topic again, when its partitions may have grown.

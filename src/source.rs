@@ -1,8 +1,8 @@
 //! Source: the consumer group membership and the records of the assigned partitions.
 //!
 //! A rebalance is an event: librdkafka's callback only notes it, and the worker acknowledges it in
-//! its own time, between two polls, after it has committed or aborted what is open (I6). It may
-//! touch the consumer and nothing else.
+//! its own time, between two polls, after it has committed or aborted what is open (I6). Records can be
+//! read ahead, while a transaction is being committed. It may touch the consumer and nothing else.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -21,6 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::exit::Stop;
+use crate::kafka::ahead::ReadAhead;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::kafka::describe;
@@ -88,7 +89,7 @@ impl ConsumerContext for SourceContext {
 
 /// The consumer of one worker.
 pub struct Source {
-    consumer: BaseConsumer<SourceContext>,
+    records: ReadAhead<SourceContext>,
 }
 
 impl Source {
@@ -110,70 +111,85 @@ impl Source {
                     clients::refusal(&error)
                 ))
             })?;
-        Ok(Self { consumer })
+        Ok(Self {
+            records: ReadAhead::new(consumer),
+        })
     }
 
     /// Subscribes to exactly these topics, in place of what was subscribed before.
     pub fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        self.consumer.subscribe(&names)
+        self.consumer().subscribe(&names)
+    }
+
+    fn consumer(&self) -> &BaseConsumer<SourceContext> {
+        self.records.consumer()
     }
 
     /// The next record, or `None` after `timeout` or when a rebalance was noted.
-    pub fn poll(&self, timeout: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
-        self.consumer.poll(timeout)
+    pub fn poll(&mut self, timeout: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        self.records.poll(timeout)
+    }
+
+    /// Reads a record for a [`Source::poll`] to come, which may take `timeout`. False where as many as `most` have been
+    /// read ahead already, or there is something else that has to be polled first.
+    pub fn read_ahead(&mut self, timeout: Duration, most: usize) -> bool {
+        self.records.read(timeout, most)
     }
 
     /// The oldest rebalance that has not been taken yet. Each must be acknowledged.
     pub fn next_rebalance(&self) -> Option<Rebalance> {
-        lock(&self.consumer.context().noted).pop_front()
+        lock(&self.consumer().context().noted).pop_front()
     }
 
     /// Acknowledges an assignment: the partitions are ours, but nothing is read from them until
     /// [`Source::start`]. An empty assignment must be acknowledged too.
-    pub fn acknowledge_assigned(&self, partitions: &[Partition]) -> KafkaResult<()> {
+    pub fn acknowledge_assigned(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         // Paused before they are assigned, as nothing may be fetched at a start offset that is none.
         // It must be a number: "the end" would be asked of the broker, and librdkafka repeats that
         // question half a second after a seek has overtaken the answer; the second answer would
         // move the position to the end and skip what is before it.
+        self.records.forget(partitions);
         let list = list_of(partitions, Offset::Offset(0))?;
         for (topic, partition) in partitions {
             // Pausing passes over partitions that the client has not heard of; asking makes it know.
-            let _ = describe::cached_watermarks(&self.consumer, topic, *partition);
+            let _ = describe::cached_watermarks(self.consumer(), topic, *partition);
         }
         if !partitions.is_empty() {
-            self.consumer.pause(&list)?;
+            self.consumer().pause(&list)?;
         }
-        if is_cooperative(&self.consumer) {
-            self.consumer.incremental_assign(&list)
+        if is_cooperative(self.consumer()) {
+            self.consumer().incremental_assign(&list)
         } else {
-            self.consumer.assign(&list)
+            self.consumer().assign(&list)
         }
     }
 
     /// Acknowledges a revocation or a loss.
-    pub fn acknowledge_revoked(&self, partitions: &[Partition]) -> KafkaResult<()> {
-        unassign(&self.consumer, &list_of(partitions, Offset::Invalid)?)
+    pub fn acknowledge_revoked(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        self.records.forget(partitions);
+        unassign(self.consumer(), &list_of(partitions, Offset::Invalid)?)
     }
 
     /// Begins to read a partition at `offset`. Records fetched before are not delivered any more.
     ///
     /// # Errors
     /// Where librdkafka is not ready to seek yet: try again.
-    pub fn start(&self, partition: &Partition, offset: i64) -> KafkaResult<()> {
+    pub fn start(&mut self, partition: &Partition, offset: i64) -> KafkaResult<()> {
         self.seek(std::slice::from_ref(partition), &[offset])?;
-        self.consumer
+        self.consumer()
             .resume(&list_of(std::slice::from_ref(partition), Offset::Invalid)?)
     }
 
     /// Moves the read positions of assigned partitions.
-    pub fn seek(&self, partitions: &[Partition], offsets: &[i64]) -> KafkaResult<()> {
+    pub fn seek(&mut self, partitions: &[Partition], offsets: &[i64]) -> KafkaResult<()> {
+        self.records.forget(partitions);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for ((topic, partition), offset) in partitions.iter().zip(offsets) {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
         let outcome = self
-            .consumer
+            .consumer()
             .seek_partitions(list, Duration::from_secs(5))?;
         for element in outcome.elements() {
             element.error()?;
@@ -182,41 +198,43 @@ impl Source {
     }
 
     /// Stops reading partitions until [`Source::start`].
-    pub fn pause(&self, partitions: &[Partition]) -> KafkaResult<()> {
+    pub fn pause(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         if partitions.is_empty() {
             return Ok(());
         }
-        self.consumer.pause(&list_of(partitions, Offset::Invalid)?)
+        self.records.forget(partitions);
+        self.consumer()
+            .pause(&list_of(partitions, Offset::Invalid)?)
     }
 
     /// The metadata that fences a member of an older generation, or `None` while this consumer is
     /// not a live member: offsets sent without generation and member id are not fenced at all (I6).
     pub fn membership(&self) -> Option<ConsumerGroupMetadata> {
-        let (generation, member) = describe::group_generation(&self.consumer)?;
-        if generation < 0 || member.is_empty() || self.consumer.assignment_lost() {
+        let (generation, member) = describe::group_generation(self.consumer())?;
+        if generation < 0 || member.is_empty() || self.consumer().assignment_lost() {
             return None;
         }
-        self.consumer.group_metadata()
+        self.consumer().group_metadata()
     }
 
     /// A deliberate bug's way to commit, see [`crate::broken`].
     #[cfg(feature = "broken")]
     pub fn commit_beside(&self, offsets: &TopicPartitionList) {
         let outcome = self
-            .consumer
+            .consumer()
             .commit(offsets, rdkafka::consumer::CommitMode::Sync);
         tracing::debug!(?outcome, "committed beside the transaction");
     }
 
     /// The high watermark that the last fetch of this partition brought, if any.
     pub fn cached_high_watermark(&self, topic: &str, partition: i32) -> Option<i64> {
-        describe::cached_watermarks(&self.consumer, topic, partition).map(|(_, high)| high)
+        describe::cached_watermarks(self.consumer(), topic, partition).map(|(_, high)| high)
     }
 
-    /// The positions that are known: behind the last record that was delivered, and behind all markers and
+    /// The positions that are known: behind the last record that [`Source::poll`] gave, and behind all markers and
     /// aborted records after it. Unknown after a seek until something comes.
     pub fn positions(&self) -> HashMap<Partition, i64> {
-        let Ok(positions) = self.consumer.position() else {
+        let Ok(positions) = self.consumer().position() else {
             return HashMap::new();
         };
         let elements = positions.elements();
@@ -228,17 +246,20 @@ impl Source {
                 }
                 _ => None,
             });
-        known.collect()
+        let mut positions: HashMap<Partition, i64> = known.collect();
+        // The client counts what was read ahead as delivered.
+        positions.extend(self.records.first_offsets());
+        positions
     }
 
     /// What librdkafka said last when something was wrong.
     pub fn last_error(&self) -> Option<String> {
-        self.consumer.context().logged.last_error()
+        self.consumer().context().logged.last_error()
     }
 
     /// The client's fatal error, if it has one: it will not work again.
     pub fn fatal_error(&self) -> Option<String> {
-        self.consumer
+        self.consumer()
             .client()
             .fatal_error()
             .map(|(code, reason)| format!("{code}: {reason}"))
@@ -249,7 +270,7 @@ impl Drop for Source {
     /// Leaves the group (about 100 ms), on every way out: while closing, the callback must answer a
     /// rebalance itself, or destroying the consumer waits for ever.
     fn drop(&mut self) {
-        self.consumer
+        self.consumer()
             .context()
             .closing
             .store(true, Ordering::Relaxed);

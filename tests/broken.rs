@@ -109,6 +109,24 @@ fn overlay_kept_after_an_abort() {
     });
 }
 
+/// A backlog of five transactions, one of which is aborted while the records of the next are there already: more of
+/// them than are passed over while the partition is to be read again.
+#[test]
+fn records_read_ahead_kept_over_an_abort() {
+    is_caught("read-ahead-kept", "differs", |it| {
+        for (key, value) in [("RECORDS", "4000"), ("INTERVAL", "5s")] {
+            let variable = format!("KAFKA_DEDUP__TRANSACTION__{key}");
+            it.env.push((variable, value.to_owned()));
+        }
+        send(it, now_ms() - 300_000, 0..20_000);
+        let slowly = ("drained", "sleep(500)");
+        let refused = ("offsets-refused", "2*off->1*return->off");
+        let mut instance = it.start_with("one", &[slowly, refused]);
+        compare(it);
+        assert!(instance.terminate().success(), "{}", instance.log_tail());
+    });
+}
+
 #[test]
 fn producer_kept_after_an_unknown_commit() {
     is_caught("producer-kept-after-unknown-commit", "differs", |it| {

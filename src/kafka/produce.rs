@@ -69,6 +69,39 @@ impl Drop for Headers {
     }
 }
 
+/// A topic, as its producer knows it: by its name it would be looked for under a lock that all of the client shares, for
+/// each record anew. Only of use with the producer that it was made with, and to be dropped before that is.
+pub struct Topic(NonNull<sys::rd_kafka_topic_t>);
+
+// SAFETY: librdkafka counts who uses it, and locks what is in it.
+unsafe impl Send for Topic {}
+
+impl Topic {
+    /// Asks the brokers for its partitions, where the producer does not know them yet, and does not wait.
+    ///
+    /// # Errors
+    /// No topic can have this name.
+    pub fn new<C>(producer: &ThreadedProducer<C>, name: &CStr) -> Result<Self, RDKafkaErrorCode>
+    where
+        C: ProducerContext<DeliveryOpaque = usize> + 'static,
+    {
+        let client = producer.client().native_ptr();
+        // SAFETY: client and name are alive; without a configuration of its own, a topic has the client's.
+        let topic = unsafe { sys::rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()) };
+        // SAFETY: it tells of the call before, on this thread.
+        NonNull::new(topic)
+            .map(Self)
+            .ok_or_else(|| unsafe { sys::rd_kafka_last_error() }.into())
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // SAFETY: ours, once.
+        unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) }
+    }
+}
+
 /// What is sent: the parts of a Kafka record. `None` is null, which is not the same as empty.
 pub struct Outgoing<'a> {
     pub topic: &'a str,
@@ -80,13 +113,13 @@ pub struct Outgoing<'a> {
 }
 
 /// Puts a record into the producer's queue; key and value are copied, the headers taken. What is said of its
-/// delivery carries `tag`. `topic` is the name of its topic, as librdkafka takes it.
+/// delivery carries `tag`.
 ///
 /// # Errors
 /// It was not taken, and nothing will be heard of it; the headers are where they were.
 pub fn send<C>(
     producer: &ThreadedProducer<C>,
-    topic: &CStr,
+    topic: &Topic,
     record: &mut Outgoing<'_>,
     tag: usize,
 ) -> Result<(), RDKafkaErrorCode>
@@ -103,8 +136,8 @@ where
     let error = unsafe {
         sys::rd_kafka_producev(
             producer.client().native_ptr(),
-            kind(Part::RD_KAFKA_VTYPE_TOPIC),
-            topic.as_ptr(),
+            kind(Part::RD_KAFKA_VTYPE_RKT),
+            topic.0.as_ptr(),
             kind(Part::RD_KAFKA_VTYPE_PARTITION),
             record.partition,
             kind(Part::RD_KAFKA_VTYPE_MSGFLAGS),

@@ -114,8 +114,8 @@ impl<'a> Writer<'a> {
         if let Some(first) = of_input.first() {
             return Err(begun_already(order, *first, false, (judged, &journal)));
         }
-        let source = joined(order, interrupt, (judged, partitions))?;
-        let sink = taken_over(order, interrupt, &source)?;
+        let mut source = joined(order, interrupt, (judged, partitions))?;
+        let sink = taken_over(order, interrupt, &mut source)?;
         // In this order, as in recovery: what an earlier preload left is committed or gone by now.
         let stable = stable_offsets(order, interrupt, (judged, partitions))?;
         if let Some((partition, offset)) = stable {
@@ -355,7 +355,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Hears what the group and the user have to say.
-    fn look(&self) -> Result<(), Stop> {
+    fn look(&mut self) -> Result<(), Stop> {
         if self.interrupt.is_asked() {
             return Err(stopped());
         }
@@ -381,7 +381,7 @@ fn joined(
     interrupt: &Interrupt,
     (topic, partitions): (&String, i32),
 ) -> Result<Source, Stop> {
-    let source = Source::create(&order.config, 0)?;
+    let mut source = Source::create(&order.config, 0)?;
     source
         .subscribe(std::slice::from_ref(topic))
         .map_err(|error| again(&format!("{topic} cannot be subscribed to: {error}")))?;
@@ -417,7 +417,7 @@ fn joined(
 }
 
 /// The transactional id of the first worker: what an earlier preload left open is ended.
-fn taken_over(order: &Order, interrupt: &Interrupt, source: &Source) -> Result<Sink, Stop> {
+fn taken_over(order: &Order, interrupt: &Interrupt, source: &mut Source) -> Result<Sink, Stop> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let sink = Sink::create(&order.config, 0)?;

@@ -100,19 +100,16 @@ impl Room<'_> {
             Identity::Id(_) => self.payloads.of(message),
             Identity::Missing(_) => 0,
         };
-        let fate = fate(self.scopes, place, offset, (record, payload), self.config)?;
+        let mut fate = fate(self.scopes, place, offset, (record, payload), self.config)?;
         let Some(scope) = self.scopes.at(place) else {
             return Ok(());
         };
-        let fate = match fate {
-            Fate::Forward => Fate::Forward,
-            // What the output has refused once, it refuses again.
-            _ if self.bypass && !scope.refused.contains_key(&offset) => {
-                scope.tally.bypassed += 1;
-                Fate::Forward
-            }
-            fate => fate,
-        };
+        // What the output has refused once, it refuses again.
+        let bypass = self.bypass && !scope.refused.contains_key(&offset);
+        if bypass && !matches!(fate, Fate::Forward) {
+            scope.tally.bypassed += 1;
+            fate = Fate::Forward;
+        }
         scope.tally.received += 1;
         count(&mut scope.tally, &fate);
         if let Fate::Forward = fate {
@@ -234,15 +231,17 @@ fn fate(
         payload,
     };
     let judgement = scopes.judge(place, &record, config.id.conflicts);
-    let judgement = judgement.map_err(|(scope, damage)| Trouble::Damaged { scope, damage })?;
     let Some(Scope { tally, .. }) = scopes.at(place) else {
         return Ok(Fate::Drop);
     };
+    // Of most records two of its bytes are looked at: as a whole it would be waited for until all is in memory that was
+    // written before it.
     Ok(match judgement {
-        Judgement::Forward {
+        Err((scope, damage)) => return Err(Trouble::Damaged { scope, damage }),
+        Ok(Judgement::Forward {
             conflicts,
             returned,
-        } => {
+        }) => {
             tally.conflicts += u64::from(conflicts);
             tally.returned += u64::from(returned);
             if sentinel::is_sampled(fingerprint) {
@@ -250,12 +249,12 @@ fn fate(
             }
             Fate::Forward
         }
-        Judgement::Duplicate {
+        Ok(Judgement::Duplicate {
             first,
             age_ms,
             in_overlay,
             conflicts,
-        } => {
+        }) => {
             tally.conflicts += u64::from(conflicts);
             match config.id.conflicts {
                 Conflicts::Reject if conflicts => Fate::Reject(Rejection::Conflict),

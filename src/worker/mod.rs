@@ -337,7 +337,7 @@ impl Worker {
         let paced = self.is_paced();
         for number in 1..=RECORDS_PER_ROUND {
             let judged = {
-                let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
+                let (Some(source), Some(sink)) = (&mut self.source, &mut self.sink) else {
                     return Ok(());
                 };
                 match source.poll(wait) {

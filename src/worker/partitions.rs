@@ -62,7 +62,7 @@ impl Worker {
                 "assigned: their seen sets are brought up to date before anything is read"
             );
         }
-        let Some(source) = &self.source else {
+        let Some(source) = &mut self.source else {
             return Ok(());
         };
         if let Err(error) = source.acknowledge_assigned(partitions) {
@@ -105,7 +105,7 @@ impl Worker {
         }
         self.awaiting
             .retain(|partition, _| !partitions.contains(partition));
-        if let Some(source) = &self.source
+        if let Some(source) = &mut self.source
             && let Err(error) = source.acknowledge_revoked(partitions)
         {
             tracing::warn!(%error, "giving partitions back");
@@ -227,7 +227,7 @@ impl Worker {
             if self.awaiting.contains_key(partition) || !self.may_start(&whole, partition) {
                 return true;
             }
-            let Some(source) = &self.source else {
+            let Some(source) = &mut self.source else {
                 return true;
             };
             let Err(error) = source.start(partition, *offset) else {

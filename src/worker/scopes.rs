@@ -32,7 +32,7 @@ pub struct Scopes {
     /// Active scopes; a freed place is `None`, so that places stay what they are.
     pub(super) slots: Vec<Option<Scope>>,
     /// topic → place of the scope by partition.
-    by_topic: HashMap<String, Vec<Option<usize>>>,
+    by_topic: HashMap<String, Vec<Option<usize>>, foldhash::fast::RandomState>,
     recovering: HashMap<Partition, Recovering>,
     last_epoch: u64,
     /// What makes partitions kin.

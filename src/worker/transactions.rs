@@ -1,12 +1,18 @@
 //! The worker's transactions: when one is closed, and what is done when that fails. The steps of a
 //! commit themselves are in [`crate::commit`].
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use super::*;
 use crate::broken::{self, Bug};
 use crate::kafka::bounded;
 
 /// Transactions aborted in a row, after which it is no passing trouble.
 pub(super) const ABORTS_NOT_READY: u32 = 3;
+/// How long one record is waited for while a transaction is being committed, and so how much later than it is that
+/// may be noticed.
+const READ_AHEAD: Duration = Duration::from_millis(1);
 
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
@@ -80,29 +86,9 @@ impl Worker {
         }
     }
 
-    /// prepare → commit → publish, see [`crate::commit`].
+    /// Closes the transaction, see [`commit::close`]. The brokers are waited for on a thread of its own where the source
+    /// has more: this one reads ahead meanwhile, and what it reads is judged when the outcome is known.
     pub(super) fn try_commit(&mut self, open: &Open) -> Result<(), Trouble> {
-        let Some(sink) = &mut self.sink else {
-            return Err(Trouble::InDoubt {
-                cause: "no-producer",
-                why: "there is no producer".to_owned(),
-            });
-        };
-        let metrics = &self.shared.metrics;
-        let started = Instant::now();
-        commit::prepare(sink, &mut self.scopes, open, &self.config)?;
-        metrics.observe_step("drain", started.elapsed());
-        if broken::has(Bug::StoreBeforeCommit) {
-            commit::publish(sink, &mut self.scopes);
-            // Their offsets still go with the transaction.
-            self.scopes
-                .active()
-                .for_each(|(_, scope)| scope.touched = true);
-        }
-        #[cfg(feature = "broken")]
-        if broken::has(Bug::OffsetsOutsideTransaction) {
-            broken::commit_beside(self.source.as_ref(), &commit::offsets_of(&mut self.scopes)?);
-        }
         let membership = self.source.as_ref().and_then(Source::membership);
         #[cfg(feature = "broken")]
         let membership = if broken::has(Bug::NoGeneration) {
@@ -110,20 +96,34 @@ impl Worker {
         } else {
             membership
         };
-        commit::commit(
-            sink,
-            &mut self.scopes,
-            membership,
-            open,
-            &self.config,
-            metrics,
-        )?;
-        let started = Instant::now();
-        if !broken::has(Bug::StoreBeforeCommit) {
-            commit::publish(sink, &mut self.scopes);
+        #[cfg(feature = "broken")]
+        if broken::has(Bug::OffsetsOutsideTransaction) {
+            let offsets = commit::offsets_of(&mut self.scopes)?;
+            broken::commit_beside(self.source.as_ref(), &offsets);
         }
-        metrics.observe_step("publish", started.elapsed());
-        Ok(())
+        let Some(sink) = &mut self.sink else {
+            return Err(Trouble::InDoubt {
+                cause: "no-producer",
+                why: "there is no producer".to_owned(),
+            });
+        };
+        let scopes = &mut self.scopes;
+        let (config, metrics) = (&self.config, &self.shared.metrics);
+        let close = || commit::close(sink, scopes, membership, open, config, metrics);
+        let Some(source) = self.source.as_mut().filter(|_| !open.ran_dry) else {
+            return close();
+        };
+        thread::scope(|scope| {
+            let closing = thread::Builder::new().name("committing".to_owned());
+            let closing = closing.spawn_scoped(scope, close);
+            let closing = closing.map_err(|error| Trouble::Abort {
+                cause: "no-thread",
+                why: format!("no thread to commit in: {error}"),
+            })?;
+            let most = config.transaction.records;
+            while !closing.is_finished() && source.read_ahead(READ_AHEAD, most) {}
+            closing.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Acts on what went wrong with the open transaction. Afterwards none is open.
@@ -257,8 +257,8 @@ impl Worker {
     }
 
     /// Stops reading partitions until they are started again at an offset of ours.
-    pub(super) fn pause(&self, partitions: &[Partition]) {
-        if let Some(source) = &self.source
+    pub(super) fn pause(&mut self, partitions: &[Partition]) {
+        if let Some(source) = &mut self.source
             && let Err(error) = source.pause(partitions)
         {
             tracing::debug!(%error, "pausing partitions");
@@ -381,7 +381,7 @@ impl Worker {
 
     /// Polls without judging: every partition is paused, or will be read again when it is started.
     pub(super) fn serve_group(&mut self) -> Result<(), Stop> {
-        match &self.source {
+        match &mut self.source {
             Some(source) => {
                 if let Some(Err(error)) = source.poll(POLL) {
                     tracing::debug!(%error, "poll");

@@ -8,9 +8,9 @@ use crate::kit::kin::reads;
 use crate::kit::stream::Stream;
 use crate::kit::{Deployment, Instance, wait_for};
 
-fn scale(assignor: &str) {
-    let mut deployment =
-        Deployment::new("scale", 4, "transaction: {interval: 30ms, timeout: 10s}\n");
+fn scale(assignor: &str, transaction: &str) {
+    let transaction = format!("transaction: {{{transaction}, timeout: 10s}}\n");
+    let mut deployment = Deployment::new("scale", 4, &transaction);
     deployment.consumer_properties.push((
         "partition.assignment.strategy".to_owned(),
         assignor.to_owned(),
@@ -53,12 +53,24 @@ fn scale(assignor: &str) {
 
 #[test]
 fn scaling_1_2_4_5_1_cooperative() {
-    scale("cooperative-sticky");
+    scale("cooperative-sticky", "interval: 30ms");
 }
 
 #[test]
 fn scaling_1_2_4_5_1_eager() {
-    scale("range");
+    scale("range", "interval: 30ms");
+}
+
+/// Transactions so small that there is always more than they take: each is committed while the next records
+/// are read, of partitions that may be going to another member.
+#[test]
+fn scaling_while_a_backlog_is_read_ahead_cooperative() {
+    scale("cooperative-sticky", "records: 20");
+}
+
+#[test]
+fn scaling_while_a_backlog_is_read_ahead_eager() {
+    scale("range", "records: 20");
 }
 
 #[test]
@@ -167,7 +179,7 @@ fn a_start_right_after_the_assignment_skips_nothing() {
             kafka.bootstrap()
         );
         let config = from_str(&text, "test", &std::collections::BTreeMap::new()).expect("valid");
-        let source = Source::create(&config, 0).expect("a consumer");
+        let mut source = Source::create(&config, 0).expect("a consumer");
         source
             .subscribe(std::slice::from_ref(&topic))
             .expect("subscribed");

@@ -1,0 +1,108 @@
+//! Reading ahead: records that a consumer has handed out while nobody could use them yet, kept in their order.
+//!
+//! They are a longer end of librdkafka's own queue: whatever makes it forget what it has fetched of a partition (a
+//! pause, a seek, a rebalance) must make [`ReadAhead::forget`] forget the same. Touches its consumer and nothing else.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Message};
+
+use crate::broken::{self, Bug};
+use crate::source::Partition;
+
+/// Bytes of keys and values that are read ahead at most, beside what the consumer fetches ahead.
+pub const READ_AHEAD_BYTES: usize = 4 << 20;
+
+/// A consumer, and what was read of it ahead.
+pub struct ReadAhead<C: ConsumerContext> {
+    /// Before the consumer: fields are dropped in this order, and these lie in its memory.
+    records: VecDeque<KafkaResult<BorrowedMessage<'static>>>,
+    bytes: usize,
+    consumer: BaseConsumer<C>,
+}
+
+impl<C: ConsumerContext> ReadAhead<C> {
+    /// Nothing was read yet.
+    pub fn new(consumer: BaseConsumer<C>) -> Self {
+        Self {
+            records: VecDeque::new(),
+            bytes: 0,
+            consumer,
+        }
+    }
+
+    pub fn consumer(&self) -> &BaseConsumer<C> {
+        &self.consumer
+    }
+
+    /// The next record: of those read ahead the oldest, or what the consumer has within `timeout`.
+    pub fn poll(&mut self, timeout: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        match self.records.pop_front() {
+            Some(read) => {
+                self.bytes -= read.as_ref().map_or(0, size);
+                Some(read)
+            }
+            None => self.consumer.poll(timeout),
+        }
+    }
+
+    /// Takes one more record from the consumer, which may take `timeout`. False, and nothing is done, where there are
+    /// `most` already, or [`READ_AHEAD_BYTES`], or an error that has to be seen first.
+    pub fn read(&mut self, timeout: Duration, most: usize) -> bool {
+        let failed = self.records.back().is_some_and(Result::is_err);
+        if failed || self.records.len() >= most || self.bytes >= READ_AHEAD_BYTES {
+            return false;
+        }
+        if let Some(read) = self.consumer.poll(timeout) {
+            let read = read.map(detached);
+            self.bytes += read.as_ref().map_or(0, size);
+            self.records.push_back(read);
+        }
+        true
+    }
+
+    /// Forgets what was read ahead of these partitions. O(records + partitions).
+    pub fn forget(&mut self, partitions: &[Partition]) {
+        if self.records.is_empty() || partitions.is_empty() || broken::has(Bug::ReadAheadKept) {
+            return;
+        }
+        let gone: HashSet<(&str, i32)> = partitions
+            .iter()
+            .map(|(topic, partition)| (topic.as_str(), *partition))
+            .collect();
+        let bytes = &mut self.bytes;
+        self.records.retain(|read| match read {
+            Ok(record) if gone.contains(&(record.topic(), record.partition())) => {
+                *bytes -= size(record);
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// The offset of the first record that was read ahead, for each partition that has one. O(records).
+    pub fn first_offsets(&self) -> HashMap<Partition, i64> {
+        let mut first = HashMap::new();
+        for record in self.records.iter().flatten() {
+            let partition = (record.topic().to_owned(), record.partition());
+            first.entry(partition).or_insert(record.offset());
+        }
+        first
+    }
+}
+
+/// As a bound needs it: keys and values, not what the client keeps beside them.
+fn size(record: &BorrowedMessage<'_>) -> usize {
+    record.key_len() + record.payload_len()
+}
+
+/// Without the borrow of its consumer.
+#[allow(unsafe_code)]
+fn detached(record: BorrowedMessage<'_>) -> BorrowedMessage<'static> {
+    // SAFETY: the lifetime stands for the consumer and nothing else. [`ReadAhead`] owns both, gives its records out for
+    // no longer than it is borrowed, and drops what is left of them before the consumer.
+    unsafe { std::mem::transmute::<BorrowedMessage<'_>, BorrowedMessage<'static>>(record) }
+}
