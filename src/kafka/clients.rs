@@ -35,9 +35,10 @@ pub fn consumer_config(config: &Config, worker: usize) -> ClientConfig {
             ("session.timeout.ms", "10000"),
             ("partition.assignment.strategy", assignor),
             ("topic.metadata.refresh.interval.ms", "30000"),
-            // librdkafka's own default is 64 MiB a partition (I8). fetch.max.bytes and
-            // receive.message.max.bytes follow from it: librdkafka fits what is not set.
-            ("queued.max.messages.kbytes", "8192"),
+            // librdkafka's own default is 64 MiB a partition (I8). What is read ahead comes beside it, see
+            // `READ_AHEAD_BYTES`. fetch.max.bytes and receive.message.max.bytes follow from it: librdkafka fits
+            // what is not set.
+            ("queued.max.messages.kbytes", "2048"),
             ("fetch.message.max.bytes", "1048576"),
             // Once the queue is full, librdkafka fetches nothing more of a partition for a second, by its own
             // default: a backlog comes through at a queue a second, 32 MB, whatever the size of its records.

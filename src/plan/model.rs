@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::config::{Config, Conflicts, Mode, Scope};
+use crate::kafka::ahead::READ_AHEAD_BYTES;
 use crate::store::chunk::{ENTRIES_PER_CHUNK, chunks_for};
 use crate::topics::settings::JOURNAL_SEGMENT_BYTES;
 use crate::window::sizing;
@@ -11,8 +12,8 @@ use crate::window::sizing;
 /// A process that remembers nothing, with its Kafka clients (measured: 45 to 56 MiB with two
 /// partitions).
 const PROCESS_BYTES: f64 = 48.0 * MIB;
-/// What a consumer fetches ahead at most: its queue, see `kafka::clients`.
-const FETCHED_BYTES: f64 = 8.0 * MIB;
+/// What a consumer fetches ahead at most, its queue of 2 MiB (see `kafka::clients`), and what is read ahead of that.
+const FETCHED_BYTES: f64 = 2.0 * MIB + READ_AHEAD_BYTES as f64;
 /// What a restore reads ahead at most.
 const RESTORED_BYTES: f64 = 32.0 * MIB;
 /// What a producer holds at most.
