@@ -4,6 +4,7 @@
 //! own. `KAFKA_DEDUP_TEST_ROUNDS` multiplies the rounds of the fault tests.
 
 mod admin;
+mod ahead;
 mod conflicts;
 mod crash;
 mod exactly_once;

@@ -1,0 +1,115 @@
+//! What is read ahead of its use is given out later in the same order, and forgotten with all that the client itself
+//! forgets.
+
+use std::time::{Duration, Instant};
+
+use kafka_dedup::config::from_str;
+use kafka_dedup::source::{Partition, Rebalance, Source};
+use rdkafka::message::{BorrowedMessage, Message};
+
+use crate::kit::{Rec, broker, now_ms, unique};
+
+const WAIT: Duration = Duration::from_millis(10);
+
+/// A member with both partitions of a topic, which have offsets 0 to 99.
+fn started() -> (Source, [Partition; 2]) {
+    let kafka = broker();
+    let topic = unique("ahead");
+    kafka.create_topic(&topic, 2, &[]);
+    let records: Vec<Rec> = (0..100)
+        .map(|number| Rec::with_id(number.to_string(), now_ms()))
+        .collect();
+    for partition in [0, 1] {
+        kafka.produce(&topic, partition, &records);
+    }
+    let text = format!(
+        "kafka: {{bootstrap_servers: \"{}\", group_id: {topic}, instance_id: i}}\ninput: {{topics: [{topic}]}}\nid: {{from: key}}\n",
+        kafka.bootstrap()
+    );
+    let config = from_str(&text, "test", &std::collections::BTreeMap::new()).expect("valid");
+    let mut source = Source::create(&config, 0).expect("a consumer");
+    source
+        .subscribe(std::slice::from_ref(&topic))
+        .expect("subscribed");
+    let both = [0, 1].map(|partition| (topic.clone(), partition));
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no assignment");
+        assert!(source.poll(WAIT).is_none(), "nothing was started");
+        if let Some(Rebalance::Assigned(partitions)) = source.next_rebalance() {
+            source.acknowledge_assigned(&partitions).expect("assigned");
+            break;
+        }
+    }
+    for partition in &both {
+        while source.start(partition, 0).is_err() {
+            drop(source.poll(WAIT));
+        }
+    }
+    (source, both)
+}
+
+/// Reads `most` records ahead; then it is full, and reads no more.
+fn fill(source: &mut Source, most: usize) {
+    let begun = Instant::now();
+    while source.read_ahead(WAIT, most) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not filled");
+    }
+}
+
+/// Partition and offset of the next record.
+fn next(source: &mut Source) -> (i32, i64) {
+    let begun = Instant::now();
+    let place = |record: BorrowedMessage<'_>| (record.partition(), record.offset());
+    loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing comes");
+        if let Some(read) = source.poll(WAIT) {
+            return place(read.expect("a record"));
+        }
+    }
+}
+
+/// The offsets of the rest of both partitions, in the order in which they come.
+fn rest(source: &mut Source) -> [Vec<i64>; 2] {
+    let mut rest = [Vec::new(), Vec::new()];
+    while rest.iter().any(|offsets| offsets.last() != Some(&99)) {
+        let (partition, offset) = next(source);
+        rest[usize::try_from(partition).expect("0 or 1")].push(offset);
+    }
+    rest
+}
+
+#[test]
+fn what_is_read_ahead_comes_later_and_in_order() {
+    let (mut source, both) = started();
+    let (partition, offset) = next(&mut source);
+    fill(&mut source, 150);
+    // The client counts all of it as delivered, and nobody has had it yet.
+    let positions = source.positions();
+    let began: Vec<i64> = both.iter().map(|it| positions[it]).collect();
+    let one = i64::from(partition == 1);
+    assert_eq!((offset, began), (0, vec![1 - one, one]));
+    let [zero, first] = rest(&mut source);
+    assert_eq!(zero, (1 - one..100).collect::<Vec<_>>());
+    assert_eq!(first, (one..100).collect::<Vec<_>>());
+    assert!(source.positions().values().all(|position| *position == 100));
+}
+
+#[test]
+fn what_is_read_ahead_is_forgotten_with_a_pause_a_seek_and_a_revocation() {
+    let (mut source, both) = started();
+    fill(&mut source, 200);
+    source.pause(&both[..1]).expect("paused");
+    source.start(&both[1], 40).expect("started");
+    source.start(&both[0], 30).expect("started");
+    let [zero, first] = rest(&mut source);
+    assert_eq!(zero, (30..100).collect::<Vec<_>>());
+    assert_eq!(first, (40..100).collect::<Vec<_>>());
+
+    for partition in &both {
+        source.start(partition, 0).expect("started");
+    }
+    fill(&mut source, 200);
+    source.acknowledge_revoked(&both).expect("given back");
+    assert!(source.poll(WAIT).is_none(), "it is not ours any more");
+}
