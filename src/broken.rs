@@ -74,14 +74,3 @@ pub fn as_nobody(
         .ok()?;
     consumer.group_metadata()
 }
-
-/// The offsets as any consumer would commit them.
-#[cfg(feature = "broken")]
-pub fn commit_beside(
-    source: Option<&crate::source::Source>,
-    offsets: &rdkafka::TopicPartitionList,
-) {
-    if let Some(source) = source {
-        source.commit_beside(offsets);
-    }
-}

@@ -24,6 +24,7 @@ use crate::exit::Stop;
 use crate::journal::{MAX_IDS_PER_RUN, Terms, run};
 use crate::metrics::Metrics;
 use crate::sink::{Failure, Origin, Outgoing, Sink, Target};
+use crate::source::Member;
 use crate::store::Damage;
 use crate::worker::scope::{Rejection, Scope};
 use crate::worker::scopes::Scopes;
@@ -85,7 +86,7 @@ pub fn begin(sink: &mut Sink) -> Result<Open, Trouble> {
 pub fn close(
     sink: &mut Sink,
     scopes: &mut Scopes,
-    membership: Option<ConsumerGroupMetadata>,
+    member: Option<Member<'_>>,
     open: &Open,
     config: &Config,
     metrics: &Metrics,
@@ -98,6 +99,17 @@ pub fn close(
         // Their offsets still go with the transaction.
         scopes.active().for_each(|(_, scope)| scope.touched = true);
     }
+    #[cfg(feature = "broken")]
+    if let Some(member) = member.filter(|_| broken::has(Bug::OffsetsOutsideTransaction)) {
+        member.commit_beside(&offsets_of(scopes)?);
+    }
+    let membership = member.and_then(|member| member.metadata());
+    #[cfg(feature = "broken")]
+    let membership = if broken::has(Bug::NoGeneration) {
+        broken::as_nobody(config)
+    } else {
+        membership
+    };
     commit(sink, scopes, membership, open, config, metrics)?;
     let started = Instant::now();
     if !broken::has(Bug::StoreBeforeCommit) {

@@ -21,7 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::exit::Stop;
-use crate::kafka::ahead::ReadAhead;
+use crate::kafka::ahead::{ReadAhead, Reader};
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
 use crate::kafka::describe;
@@ -131,10 +131,11 @@ impl Source {
         self.records.poll(timeout)
     }
 
-    /// Reads a record for a [`Source::poll`] to come, which may take `timeout`. False where as many as `most` have been
-    /// read ahead already, or there is something else that has to be polled first.
-    pub fn read_ahead(&mut self, timeout: Duration, most: usize) -> bool {
-        self.records.read(timeout, most)
+    /// While a transaction is committed: who we are in the group, for the thread that commits, and the records to come, for
+    /// this one. What is read of them, [`Source::poll`] gives later.
+    pub fn while_committing(&mut self) -> (Member<'_>, Reader<'_, SourceContext>) {
+        let (consumer, reader) = self.records.split();
+        (Member { consumer }, reader)
     }
 
     /// The oldest rebalance that has not been taken yet. Each must be acknowledged.
@@ -207,23 +208,16 @@ impl Source {
             .pause(&list_of(partitions, Offset::Invalid)?)
     }
 
-    /// The metadata that fences a member of an older generation, or `None` while this consumer is
-    /// not a live member: offsets sent without generation and member id are not fenced at all (I6).
-    pub fn membership(&self) -> Option<ConsumerGroupMetadata> {
-        let (generation, member) = describe::group_generation(self.consumer())?;
-        if generation < 0 || member.is_empty() || self.consumer().assignment_lost() {
-            return None;
+    /// Who we are in the group.
+    pub fn member(&self) -> Member<'_> {
+        Member {
+            consumer: self.consumer(),
         }
-        self.consumer().group_metadata()
     }
 
-    /// A deliberate bug's way to commit, see [`crate::broken`].
-    #[cfg(feature = "broken")]
-    pub fn commit_beside(&self, offsets: &TopicPartitionList) {
-        let outcome = self
-            .consumer()
-            .commit(offsets, rdkafka::consumer::CommitMode::Sync);
-        tracing::debug!(?outcome, "committed beside the transaction");
+    /// As of [`Member::metadata`].
+    pub fn membership(&self) -> Option<ConsumerGroupMetadata> {
+        self.member().metadata()
     }
 
     /// The high watermark that the last fetch of this partition brought, if any.
@@ -263,6 +257,33 @@ impl Source {
             .client()
             .fatal_error()
             .map(|(code, reason)| format!("{code}: {reason}"))
+    }
+}
+
+/// A member of a group.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    consumer: &'a BaseConsumer<SourceContext>,
+}
+
+impl Member<'_> {
+    /// What fences a member of an older generation, or `None` while this consumer is not a live member: offsets sent
+    /// without generation and member id are not fenced at all (I6).
+    pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        let (generation, member) = describe::group_generation(self.consumer)?;
+        if generation < 0 || member.is_empty() || self.consumer.assignment_lost() {
+            return None;
+        }
+        self.consumer.group_metadata()
+    }
+
+    /// A deliberate bug's way to commit, see [`crate::broken`].
+    #[cfg(feature = "broken")]
+    pub fn commit_beside(&self, offsets: &TopicPartitionList) {
+        let outcome = self
+            .consumer
+            .commit(offsets, rdkafka::consumer::CommitMode::Sync);
+        tracing::debug!(?outcome, "committed beside the transaction");
     }
 }
 

@@ -49,19 +49,19 @@ impl<C: ConsumerContext> ReadAhead<C> {
         }
     }
 
-    /// Takes one more record from the consumer, which may take `timeout`. False, and nothing is done, where there are
-    /// `most` already, or [`READ_AHEAD_BYTES`], or an error that has to be seen first.
-    pub fn read(&mut self, timeout: Duration, most: usize) -> bool {
-        let failed = self.records.back().is_some_and(Result::is_err);
-        if failed || self.records.len() >= most || self.bytes >= READ_AHEAD_BYTES {
-            return false;
-        }
-        if let Some(read) = self.consumer.poll(timeout) {
-            let read = read.map(detached);
-            self.bytes += read.as_ref().map_or(0, size);
-            self.records.push_back(read);
-        }
-        true
+    /// Both at once: the consumer, to be asked by one thread, and its reader, for another.
+    pub fn split(&mut self) -> (&BaseConsumer<C>, Reader<'_, C>) {
+        let Self {
+            records,
+            bytes,
+            consumer,
+        } = self;
+        let reader = Reader {
+            records,
+            bytes,
+            consumer,
+        };
+        (consumer, reader)
     }
 
     /// Forgets what was read ahead of these partitions. O(records + partitions).
@@ -91,6 +91,30 @@ impl<C: ConsumerContext> ReadAhead<C> {
             first.entry(partition).or_insert(record.offset());
         }
         first
+    }
+}
+
+/// Reads ahead.
+pub struct Reader<'a, C: ConsumerContext> {
+    records: &'a mut VecDeque<KafkaResult<BorrowedMessage<'static>>>,
+    bytes: &'a mut usize,
+    consumer: &'a BaseConsumer<C>,
+}
+
+impl<C: ConsumerContext> Reader<'_, C> {
+    /// Takes one more record from the consumer, which may take `timeout`. False, and nothing is done, where there are
+    /// `most` already, or [`READ_AHEAD_BYTES`], or an error that has to be seen first.
+    pub fn read(&mut self, timeout: Duration, most: usize) -> bool {
+        let failed = self.records.back().is_some_and(Result::is_err);
+        if failed || self.records.len() >= most || *self.bytes >= READ_AHEAD_BYTES {
+            return false;
+        }
+        if let Some(read) = self.consumer.poll(timeout) {
+            let read = read.map(detached);
+            *self.bytes += read.as_ref().map_or(0, size);
+            self.records.push_back(read);
+        }
+        true
     }
 }
 

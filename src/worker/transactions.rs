@@ -89,18 +89,6 @@ impl Worker {
     /// Closes the transaction, see [`commit::close`]. The brokers are waited for on a thread of its own where the source
     /// has more: this one reads ahead meanwhile, and what it reads is judged when the outcome is known.
     pub(super) fn try_commit(&mut self, open: &Open) -> Result<(), Trouble> {
-        let membership = self.source.as_ref().and_then(Source::membership);
-        #[cfg(feature = "broken")]
-        let membership = if broken::has(Bug::NoGeneration) {
-            broken::as_nobody(&self.config)
-        } else {
-            membership
-        };
-        #[cfg(feature = "broken")]
-        if broken::has(Bug::OffsetsOutsideTransaction) {
-            let offsets = commit::offsets_of(&mut self.scopes)?;
-            broken::commit_beside(self.source.as_ref(), &offsets);
-        }
         let Some(sink) = &mut self.sink else {
             return Err(Trouble::InDoubt {
                 cause: "no-producer",
@@ -109,19 +97,23 @@ impl Worker {
         };
         let scopes = &mut self.scopes;
         let (config, metrics) = (&self.config, &self.shared.metrics);
-        let close = || commit::close(sink, scopes, membership, open, config, metrics);
-        let Some(source) = self.source.as_mut().filter(|_| !open.ran_dry) else {
-            return close();
+        let mut close = |member| commit::close(sink, scopes, member, open, config, metrics);
+        if open.ran_dry {
+            return close(self.source.as_ref().map(Source::member));
+        }
+        let Some(source) = &mut self.source else {
+            return close(None);
         };
+        let (member, mut ahead) = source.while_committing();
         thread::scope(|scope| {
             let closing = thread::Builder::new().name("committing".to_owned());
-            let closing = closing.spawn_scoped(scope, close);
+            let closing = closing.spawn_scoped(scope, || close(Some(member)));
             let closing = closing.map_err(|error| Trouble::Abort {
                 cause: "no-thread",
                 why: format!("no thread to commit in: {error}"),
             })?;
             let most = config.transaction.records;
-            while !closing.is_finished() && source.read_ahead(READ_AHEAD, most) {}
+            while !closing.is_finished() && ahead.read(READ_AHEAD, most) {}
             closing.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }

@@ -52,7 +52,8 @@ fn started() -> (Source, [Partition; 2]) {
 /// Reads `most` records ahead; then it is full, and reads no more.
 fn fill(source: &mut Source, most: usize) {
     let begun = Instant::now();
-    while source.read_ahead(WAIT, most) {
+    let (_, mut ahead) = source.while_committing();
+    while ahead.read(WAIT, most) {
         assert!(begun.elapsed() < Duration::from_secs(60), "not filled");
     }
 }
