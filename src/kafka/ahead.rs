@@ -11,15 +11,16 @@ use rdkafka::error::KafkaResult;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::broken::{self, Bug};
+use crate::kafka::describe;
 use crate::source::Partition;
 
-/// Bytes of keys and values that are read ahead at most, beside what the consumer fetches ahead.
+/// Bytes of keys, values and headers that are read ahead at most, beside what the consumer fetches ahead.
 pub const READ_AHEAD_BYTES: usize = 4 << 20;
 
 /// A consumer, and what was read of it ahead.
 pub struct ReadAhead<C: ConsumerContext> {
     /// Before the consumer: fields are dropped in this order, and these lie in its memory.
-    records: VecDeque<KafkaResult<BorrowedMessage<'static>>>,
+    records: VecDeque<Read>,
     bytes: usize,
     consumer: BaseConsumer<C>,
 }
@@ -41,9 +42,9 @@ impl<C: ConsumerContext> ReadAhead<C> {
     /// The next record: of those read ahead the oldest, or what the consumer has within `timeout`.
     pub fn poll(&mut self, timeout: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
         match self.records.pop_front() {
-            Some(read) => {
-                self.bytes -= read.as_ref().map_or(0, size);
-                Some(read)
+            Some(Read { record, bytes }) => {
+                self.bytes -= bytes;
+                Some(record)
             }
             None => self.consumer.poll(timeout),
         }
@@ -74,9 +75,9 @@ impl<C: ConsumerContext> ReadAhead<C> {
             .map(|(topic, partition)| (topic.as_str(), *partition))
             .collect();
         let bytes = &mut self.bytes;
-        self.records.retain(|read| match read {
+        self.records.retain(|read| match &read.record {
             Ok(record) if gone.contains(&(record.topic(), record.partition())) => {
-                *bytes -= size(record);
+                *bytes -= read.bytes;
                 false
             }
             _ => true,
@@ -86,7 +87,7 @@ impl<C: ConsumerContext> ReadAhead<C> {
     /// The offset of the first record that was read ahead, for each partition that has one. O(records).
     pub fn first_offsets(&self) -> HashMap<Partition, i64> {
         let mut first = HashMap::new();
-        for record in self.records.iter().flatten() {
+        for record in self.records.iter().flat_map(|read| &read.record) {
             let partition = (record.topic().to_owned(), record.partition());
             first.entry(partition).or_insert(record.offset());
         }
@@ -94,9 +95,15 @@ impl<C: ConsumerContext> ReadAhead<C> {
     }
 }
 
+/// What one poll has brought, and the bytes of it.
+struct Read {
+    record: KafkaResult<BorrowedMessage<'static>>,
+    bytes: usize,
+}
+
 /// Reads ahead.
 pub struct Reader<'a, C: ConsumerContext> {
-    records: &'a mut VecDeque<KafkaResult<BorrowedMessage<'static>>>,
+    records: &'a mut VecDeque<Read>,
     bytes: &'a mut usize,
     consumer: &'a BaseConsumer<C>,
 }
@@ -105,22 +112,32 @@ impl<C: ConsumerContext> Reader<'_, C> {
     /// Takes one more record from the consumer, which may take `timeout`. False, and nothing is done, where there are
     /// `most` already, or [`READ_AHEAD_BYTES`], or an error that has to be seen first.
     pub fn read(&mut self, timeout: Duration, most: usize) -> bool {
-        let failed = self.records.back().is_some_and(Result::is_err);
+        let failed = self.records.back().is_some_and(|last| last.record.is_err());
         if failed || self.records.len() >= most || *self.bytes >= READ_AHEAD_BYTES {
             return false;
         }
-        if let Some(read) = self.consumer.poll(timeout) {
-            let read = read.map(detached);
-            *self.bytes += read.as_ref().map_or(0, size);
-            self.records.push_back(read);
+        if let Some(record) = self.consumer.poll(timeout) {
+            let record = record.map(detached);
+            let bytes = record.as_ref().map_or(0, size);
+            *self.bytes += bytes;
+            self.records.push_back(Read { record, bytes });
         }
         true
     }
+
+    /// How many records have been read and not been used.
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
 }
 
-/// As a bound needs it: keys and values, not what the client keeps beside them.
+/// As a bound needs it: key, value and headers, not what the client keeps beside them. O(headers).
 fn size(record: &BorrowedMessage<'_>) -> usize {
-    record.key_len() + record.payload_len()
+    let mut headers = 0;
+    describe::each_header(record, |name, value| {
+        headers += name.to_bytes().len() + value.map_or(0, <[u8]>::len);
+    });
+    record.key_len() + record.payload_len() + headers
 }
 
 /// Without the borrow of its consumer.

@@ -11,13 +11,14 @@ use crate::kit::{Rec, broker, now_ms, unique};
 
 const WAIT: Duration = Duration::from_millis(10);
 
-/// A member with both partitions of a topic, which have offsets 0 to 99.
-fn started() -> (Source, [Partition; 2]) {
+/// A member with both partitions of a topic, which have offsets 0 to 99. Ids are in a header, which is as long as is
+/// said here.
+fn started(header_bytes: usize) -> (Source, [Partition; 2]) {
     let kafka = broker();
     let topic = unique("ahead");
     kafka.create_topic(&topic, 2, &[]);
     let records: Vec<Rec> = (0..100)
-        .map(|number| Rec::with_id(number.to_string(), now_ms()))
+        .map(|number| Rec::with_id(format!("{number:0header_bytes$}"), now_ms()))
         .collect();
     for partition in [0, 1] {
         kafka.produce(&topic, partition, &records);
@@ -49,13 +50,14 @@ fn started() -> (Source, [Partition; 2]) {
     (source, both)
 }
 
-/// Reads `most` records ahead; then it is full, and reads no more.
-fn fill(source: &mut Source, most: usize) {
+/// Reads `most` records ahead, or fewer: until it reads no more. How many there are.
+fn fill(source: &mut Source, most: usize) -> usize {
     let begun = Instant::now();
     let (_, mut ahead) = source.while_committing();
     while ahead.read(WAIT, most) {
         assert!(begun.elapsed() < Duration::from_secs(60), "not filled");
     }
+    ahead.records()
 }
 
 /// Partition and offset of the next record.
@@ -82,9 +84,9 @@ fn rest(source: &mut Source) -> [Vec<i64>; 2] {
 
 #[test]
 fn what_is_read_ahead_comes_later_and_in_order() {
-    let (mut source, both) = started();
+    let (mut source, both) = started(10);
     let (partition, offset) = next(&mut source);
-    fill(&mut source, 150);
+    assert_eq!(fill(&mut source, 150), 150);
     // The client counts all of it as delivered, and nobody has had it yet.
     let positions = source.positions();
     let began: Vec<i64> = both.iter().map(|it| positions[it]).collect();
@@ -98,8 +100,8 @@ fn what_is_read_ahead_comes_later_and_in_order() {
 
 #[test]
 fn what_is_read_ahead_is_forgotten_with_a_pause_a_seek_and_a_revocation() {
-    let (mut source, both) = started();
-    fill(&mut source, 200);
+    let (mut source, both) = started(10);
+    assert_eq!(fill(&mut source, 200), 200);
     source.pause(&both[..1]).expect("paused");
     source.start(&both[1], 40).expect("started");
     source.start(&both[0], 30).expect("started");
@@ -110,7 +112,18 @@ fn what_is_read_ahead_is_forgotten_with_a_pause_a_seek_and_a_revocation() {
     for partition in &both {
         source.start(partition, 0).expect("started");
     }
-    fill(&mut source, 200);
+    assert_eq!(fill(&mut source, 200), 200);
     source.acknowledge_revoked(&both).expect("given back");
     assert!(source.poll(WAIT).is_none(), "it is not ours any more");
+}
+
+#[test]
+fn records_of_long_headers_are_read_ahead_up_to_a_bound_of_bytes() {
+    let (mut source, _) = started(60_000);
+    // The first that come to 4 MiB.
+    assert_eq!(fill(&mut source, 200), 70);
+    let [zero, one] = rest(&mut source);
+    let all: Vec<i64> = (0..100).collect();
+    assert_eq!([&zero, &one], [&all, &all]);
+    assert_eq!(fill(&mut source, 0), 0);
 }
