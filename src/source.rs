@@ -146,11 +146,11 @@ impl Source {
     /// Acknowledges an assignment: the partitions are ours, but nothing is read from them until
     /// [`Source::start`]. An empty assignment must be acknowledged too.
     pub fn acknowledge_assigned(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        self.records.forget(partitions);
         // Paused before they are assigned, as nothing may be fetched at a start offset that is none.
         // It must be a number: "the end" would be asked of the broker, and librdkafka repeats that
         // question half a second after a seek has overtaken the answer; the second answer would
         // move the position to the end and skip what is before it.
-        self.records.forget(partitions);
         let list = list_of(partitions, Offset::Offset(0))?;
         for (topic, partition) in partitions {
             // Pausing passes over partitions that the client has not heard of; asking makes it know.
