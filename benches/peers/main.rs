@@ -247,6 +247,13 @@ fn measure(args: &Args) -> bool {
     }
     // The last, as the broker stays pinned.
     if args.pinned || everything && size == Size::Heavy {
+        if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+            eprintln!(
+                "broker and program pinned to a core each: left out, as this machine has one core"
+            );
+            broker.stop();
+            return right && !args.pinned;
+        }
         results::begin("peers-pinned", size);
         programs.retain(|program| !matches!(program, Program::Streams2 | Program::Quix));
         broker.pin(0);

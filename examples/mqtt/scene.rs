@@ -76,8 +76,8 @@ pub struct RunArgs {
 /// Plays it, in about 40 s with the defaults.
 ///
 /// # Errors
-/// `AuditFailed` (1) when a position is missing, came out twice or otherwise than it must, when there
-/// were no duplicates to remove, and when it was stopped; usage (64) when mosquitto, Java, Maven or the
+/// `AuditFailed` (1) when a position is missing, came out twice or otherwise than it must, and when there
+/// were no duplicates to remove; 130 when it was stopped; usage (64) when mosquitto, Java, Maven or the
 /// directory is not as needed; else internal (70).
 pub fn run(args: &RunArgs) -> Result<(), Stop> {
     let interrupt = Interrupt::listen()?;

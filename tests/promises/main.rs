@@ -4,7 +4,6 @@
 //! own. `KAFKA_DEDUP_TEST_ROUNDS` multiplies the rounds of the fault tests.
 
 mod admin;
-mod ahead;
 mod conflicts;
 mod crash;
 mod exactly_once;
@@ -14,6 +13,7 @@ mod rebalance;
 mod refused;
 mod repartition;
 mod scopes;
+mod source;
 mod store;
 mod topics;
 

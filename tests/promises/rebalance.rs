@@ -157,63 +157,6 @@ fn two_processes_with_the_same_instance_id() {
     assert!(winner.terminate().success(), "{}", winner.log_tail());
 }
 
-/// librdkafka looks a logical start offset up, and looks again half a second after a seek that
-/// overtook the answer: the second answer must not move us.
-#[test]
-fn a_start_right_after_the_assignment_skips_nothing() {
-    use kafka_dedup::config::from_str;
-    use kafka_dedup::source::{Rebalance, Source};
-    let kafka = crate::kit::broker();
-    for (number, protocol) in ["cooperative-sticky", "range"].into_iter().enumerate() {
-        let topic = crate::kit::unique("overtaken");
-        // Retention has taken the beginning: no offset is valid but those that are there.
-        kafka.create_topic(&topic, 1, &[]);
-        let records = |from: i64, to: i64| -> Vec<crate::kit::Rec> {
-            let record = |n: i64| crate::kit::Rec::with_id(n.to_string(), crate::kit::now_ms());
-            (from..to).map(record).collect()
-        };
-        kafka.produce(&topic, 0, &records(0, 20));
-        kafka.delete_before(&topic, 0, 10);
-        let text = format!(
-            "kafka: {{bootstrap_servers: \"{}\", group_id: {topic}-{number}, instance_id: i, consumer_properties: {{partition.assignment.strategy: {protocol}}}}}\ninput: {{topics: [{topic}]}}\nid: {{from: key}}\n",
-            kafka.bootstrap()
-        );
-        let config = from_str(&text, "test", &std::collections::BTreeMap::new()).expect("valid");
-        let mut source = Source::create(&config, 0).expect("a consumer");
-        source
-            .subscribe(std::slice::from_ref(&topic))
-            .expect("subscribed");
-        let mut got = Vec::new();
-        let mut produced = 20;
-        let begun = std::time::Instant::now();
-        while got.last() != Some(&219) {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "{protocol}: {got:?}"
-            );
-            match source.poll(Duration::from_millis(10)) {
-                Some(Ok(record)) => {
-                    got.push(rdkafka::Message::offset(&record));
-                    continue;
-                }
-                Some(Err(error)) => panic!("{protocol}: {error}"),
-                None => {}
-            }
-            if let Some(Rebalance::Assigned(partitions)) = source.next_rebalance() {
-                source.acknowledge_assigned(&partitions).expect("assigned");
-                source.start(&partitions[0], 10).expect("started");
-            }
-            // While the records come in, over more than the half second.
-            if !got.is_empty() && produced < 220 {
-                kafka.produce(&topic, 0, &records(produced, produced + 10));
-                produced += 10;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-        assert_eq!(got, (10..220).collect::<Vec<i64>>(), "{protocol}");
-    }
-}
-
 /// A rolling upgrade, once by SIGTERM and once by kill -9: who comes back under its name within its session has its
 /// partitions again, and those of the others do not move.
 #[test]

@@ -194,7 +194,7 @@ fn installed() -> PathBuf {
         );
     };
     // A repository of its own, with a parent of the artifact's description: it is asked for, nothing in it
-    // is of use here, and not every mirror has it.
+    // is of use here, and it need not be fetched.
     let repository = partial.join("repository");
     let parent = repository.join(format!("io/apicurio/apicurio-registry/{VERSION}"));
     fs::create_dir_all(&parent).expect("a directory");

@@ -1,6 +1,7 @@
-//! What is read ahead of its use is given out later in the same order, and forgotten with all that the client itself
-//! forgets.
+//! The source by itself. It starts where it is told to. What it reads ahead of its use is given out later in the same
+//! order, and forgotten with all that the client itself forgets.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kafka_dedup::config::from_str;
@@ -10,6 +11,18 @@ use rdkafka::message::{BorrowedMessage, Message};
 use crate::kit::{Rec, broker, now_ms, unique};
 
 const WAIT: Duration = Duration::from_millis(10);
+
+/// A member of a group of its own that has asked for a topic.
+fn subscribed(topic: &str, consumer_properties: &str) -> Source {
+    let text = format!(
+        "kafka: {{bootstrap_servers: \"{}\", group_id: {topic}, instance_id: i, consumer_properties: {{{consumer_properties}}}}}\ninput: {{topics: [{topic}]}}\nid: {{from: key}}\n",
+        broker().bootstrap()
+    );
+    let config = from_str(&text, "test", &BTreeMap::new()).expect("valid");
+    let mut source = Source::create(&config, 0).expect("a consumer");
+    source.subscribe(&[topic.to_owned()]).expect("subscribed");
+    source
+}
 
 /// A member with both partitions of a topic, which have offsets 0 to 99. Ids are in a header, which is as long as is
 /// said here.
@@ -23,15 +36,7 @@ fn started(header_bytes: usize) -> (Source, [Partition; 2]) {
     for partition in [0, 1] {
         kafka.produce(&topic, partition, &records);
     }
-    let text = format!(
-        "kafka: {{bootstrap_servers: \"{}\", group_id: {topic}, instance_id: i}}\ninput: {{topics: [{topic}]}}\nid: {{from: key}}\n",
-        kafka.bootstrap()
-    );
-    let config = from_str(&text, "test", &std::collections::BTreeMap::new()).expect("valid");
-    let mut source = Source::create(&config, 0).expect("a consumer");
-    source
-        .subscribe(std::slice::from_ref(&topic))
-        .expect("subscribed");
+    let mut source = subscribed(&topic, "");
     let both = [0, 1].map(|partition| (topic.clone(), partition));
     let begun = Instant::now();
     loop {
@@ -80,6 +85,54 @@ fn rest(source: &mut Source) -> [Vec<i64>; 2] {
         rest[usize::try_from(partition).expect("0 or 1")].push(offset);
     }
     rest
+}
+
+/// librdkafka looks a logical start offset up, and looks again half a second after a seek that
+/// overtook the answer: the second answer must not move us.
+#[test]
+fn a_start_right_after_the_assignment_skips_nothing() {
+    let kafka = broker();
+    for protocol in ["cooperative-sticky", "range"] {
+        let topic = unique("overtaken");
+        // Retention has taken the beginning: no offset is valid but those that are there.
+        kafka.create_topic(&topic, 1, &[]);
+        let records = |from: i64, to: i64| -> Vec<Rec> {
+            let record = |n: i64| Rec::with_id(n.to_string(), now_ms());
+            (from..to).map(record).collect()
+        };
+        kafka.produce(&topic, 0, &records(0, 20));
+        kafka.delete_before(&topic, 0, 10);
+        let strategy = format!("partition.assignment.strategy: {protocol}");
+        let mut source = subscribed(&topic, &strategy);
+        let mut got = Vec::new();
+        let mut produced = 20;
+        let begun = Instant::now();
+        while got.last() != Some(&219) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{protocol}: {got:?}"
+            );
+            match source.poll(WAIT) {
+                Some(Ok(record)) => {
+                    got.push(record.offset());
+                    continue;
+                }
+                Some(Err(error)) => panic!("{protocol}: {error}"),
+                None => {}
+            }
+            if let Some(Rebalance::Assigned(partitions)) = source.next_rebalance() {
+                source.acknowledge_assigned(&partitions).expect("assigned");
+                source.start(&partitions[0], 10).expect("started");
+            }
+            // While the records come in, over more than the half second.
+            if !got.is_empty() && produced < 220 {
+                kafka.produce(&topic, 0, &records(produced, produced + 10));
+                produced += 10;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        assert_eq!(got, (10..220).collect::<Vec<i64>>(), "{protocol}");
+    }
 }
 
 #[test]
