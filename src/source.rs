@@ -30,7 +30,7 @@ use crate::kafka::describe;
 pub type Partition = (String, i32);
 
 /// What the group has decided about this member's partitions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Rebalance {
     /// These are ours from now on.
     Assigned(Vec<Partition>),
@@ -43,8 +43,19 @@ pub enum Rebalance {
 /// Notes rebalances; the log lines of the consumer go where all of librdkafka's go.
 pub struct SourceContext {
     logged: Logged,
-    noted: Mutex<VecDeque<Rebalance>>,
+    noted: Mutex<Noted>,
     closing: AtomicBool,
+}
+
+/// Rebalances between librdkafka's callback and their acknowledgement.
+#[derive(Default)]
+struct Noted {
+    /// Those that nobody has taken yet.
+    waiting: VecDeque<Rebalance>,
+    /// Of the first of them it was told already that all that we had is lost.
+    is_told: bool,
+    /// The last one, until it is acknowledged: librdkafka waits for that.
+    unanswered: Option<Rebalance>,
 }
 
 impl ClientContext for SourceContext {
@@ -73,23 +84,23 @@ impl ConsumerContext for SourceContext {
             }
             return;
         }
-        let list = partitions
-            .elements()
-            .iter()
-            .map(|element| (element.topic().to_owned(), element.partition()))
-            .collect();
+        let list = partitions_of(partitions);
         let event = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(list),
             _ if consumer.assignment_lost() => Rebalance::Lost(list),
             _ => Rebalance::Revoked(list),
         };
-        lock(&self.noted).push_back(event);
+        let mut noted = lock(&self.noted);
+        noted.unanswered = Some(event.clone());
+        noted.waiting.push_back(event);
     }
 }
 
 /// The consumer of one worker.
 pub struct Source {
     records: ReadAhead<SourceContext>,
+    /// The member id of the last assignment that was acknowledged.
+    assigned_as: Option<String>,
 }
 
 impl Source {
@@ -100,7 +111,7 @@ impl Source {
     pub fn create(config: &Config, worker: usize) -> Result<Self, Stop> {
         let context = SourceContext {
             logged: Logged::new(),
-            noted: Mutex::new(VecDeque::new()),
+            noted: Mutex::default(),
             closing: AtomicBool::new(false),
         };
         let consumer = clients::consumer_config(config, worker)
@@ -113,6 +124,7 @@ impl Source {
             })?;
         Ok(Self {
             records: ReadAhead::new(consumer),
+            assigned_as: None,
         })
     }
 
@@ -135,12 +147,64 @@ impl Source {
     /// this one. What is read of them, [`Source::poll`] gives later.
     pub fn while_committing(&mut self) -> (Member<'_>, Reader<'_, SourceContext>) {
         let (consumer, reader) = self.records.split();
-        (Member { consumer }, reader)
+        let assigned_as = self.assigned_as.as_deref();
+        let member = Member {
+            consumer,
+            assigned_as,
+        };
+        (member, reader)
     }
 
-    /// The oldest rebalance that has not been taken yet. Each must be acknowledged.
+    /// The oldest rebalance that has not been taken yet. Each must be acknowledged before the next is asked for.
     pub fn next_rebalance(&self) -> Option<Rebalance> {
-        lock(&self.consumer().context().noted).pop_front()
+        let mut noted = lock(&self.consumer().context().noted);
+        let event = noted.waiting.pop_front()?;
+        if std::mem::take(&mut noted.is_told) {
+            return Some(event);
+        }
+        let held = self.held();
+        let is_cooperative = is_cooperative(self.consumer());
+        // A static member that the group has put out while it was joining is taken back under another id, and librdkafka
+        // claims for it what it had, which may have been another member's in between. It calls that no loss (2.12).
+        let is_another = !held.is_empty() && !self.has_its_id();
+        if is_another {
+            tracing::warn!(
+                "the group had put this member out, and has taken it back under another id; its partitions are taken anew, and nothing is lost. Nothing needs to be done"
+            );
+        }
+        match event {
+            // Without the cooperative protocol, an assignment comes to those alone who have nothing; librdkafka gives a
+            // second one where topics have changed before the first was acknowledged.
+            Rebalance::Assigned(new) if is_another || !is_cooperative && !held.is_empty() => {
+                let kept = held.iter().filter(|_| is_cooperative).cloned();
+                let all = kept.chain(new).collect();
+                noted.waiting.push_front(Rebalance::Assigned(all));
+                noted.is_told = true;
+                Some(Rebalance::Lost(held))
+            }
+            Rebalance::Revoked(gone) if is_another => Some(Rebalance::Lost(gone)),
+            event => Some(event),
+        }
+    }
+
+    /// The partitions that were acknowledged as ours.
+    fn held(&self) -> Vec<Partition> {
+        let list = self.consumer().assignment();
+        list.map_or_else(|_| Vec::new(), |list| partitions_of(&list))
+    }
+
+    /// Whether we are in the group under the id that we had at the last assignment; also where we are not in it now.
+    fn has_its_id(&self) -> bool {
+        let now = describe::group_generation(self.consumer()).map(|(_, id)| id);
+        now.is_none() || now == self.assigned_as
+    }
+
+    /// An acknowledgement has gone through.
+    fn answered(&self) {
+        let mut noted = lock(&self.consumer().context().noted);
+        if noted.waiting.is_empty() {
+            noted.unanswered = None;
+        }
     }
 
     /// Acknowledges an assignment: the partitions are ours, but nothing is read from them until
@@ -159,17 +223,20 @@ impl Source {
         if !partitions.is_empty() {
             self.consumer().pause(&list)?;
         }
-        if is_cooperative(self.consumer()) {
-            self.consumer().incremental_assign(&list)
-        } else {
-            self.consumer().assign(&list)
-        }
+        // Where there is none at the moment, nothing is committed before the next assignment.
+        let id = describe::group_generation(self.consumer()).map(|(_, id)| id);
+        self.assigned_as = Some(id.unwrap_or_default());
+        assign(self.consumer(), &list)?;
+        self.answered();
+        Ok(())
     }
 
     /// Acknowledges a revocation or a loss.
     pub fn acknowledge_revoked(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         self.records.forget(partitions);
-        unassign(self.consumer(), &list_of(partitions, Offset::Invalid)?)
+        unassign(self.consumer(), &list_of(partitions, Offset::Invalid)?)?;
+        self.answered();
+        Ok(())
     }
 
     /// Begins to read a partition at `offset`. Records fetched before are not delivered any more.
@@ -212,6 +279,7 @@ impl Source {
     pub fn member(&self) -> Member<'_> {
         Member {
             consumer: self.consumer(),
+            assigned_as: self.assigned_as.as_deref(),
         }
     }
 
@@ -264,17 +332,20 @@ impl Source {
 #[derive(Clone, Copy)]
 pub struct Member<'a> {
     consumer: &'a BaseConsumer<SourceContext>,
+    assigned_as: Option<&'a str>,
 }
 
 impl Member<'_> {
-    /// What fences a member of an older generation, or `None` while this consumer is not a live member: offsets sent
-    /// without generation and member id are not fenced at all (I6).
+    /// What fences a member of an older generation, or `None` while this consumer is not the live member that its
+    /// partitions were assigned to: offsets sent without generation and member id are not fenced at all, and those of a
+    /// member that came back under another id are taken, whoever had its partitions in between (I6).
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        let (generation, member) = describe::group_generation(self.consumer)?;
-        if generation < 0 || member.is_empty() || self.consumer.assignment_lost() {
-            return None;
-        }
-        self.consumer.group_metadata()
+        // Before the questions: a client that is a member afterwards was one when it was taken, as it would have had to
+        // acknowledge a rebalance in between.
+        let metadata = self.consumer.group_metadata()?;
+        let (_, id) = describe::group_generation(self.consumer)?;
+        let is_ours = self.assigned_as == Some(id.as_str()) && !self.consumer.assignment_lost();
+        is_ours.then_some(metadata)
     }
 
     /// A deliberate bug's way to commit, see [`crate::broken`].
@@ -288,13 +359,22 @@ impl Member<'_> {
 }
 
 impl Drop for Source {
-    /// Leaves the group (about 100 ms), on every way out: while closing, the callback must answer a
-    /// rebalance itself, or destroying the consumer waits for ever.
+    /// Leaves the group (about 100 ms), on every way out: a rebalance that was noted must be answered, and those that come
+    /// while closing the callback must answer itself, or destroying the consumer waits for ever.
     fn drop(&mut self) {
-        self.consumer()
-            .context()
-            .closing
-            .store(true, Ordering::Relaxed);
+        let consumer = self.consumer();
+        consumer.context().closing.store(true, Ordering::Relaxed);
+        let unanswered = lock(&consumer.context().noted).unanswered.take();
+        let answered = match unanswered {
+            None => Ok(()),
+            Some(Rebalance::Assigned(_)) => assign(consumer, &TopicPartitionList::new()),
+            Some(Rebalance::Revoked(partitions) | Rebalance::Lost(partitions)) => {
+                list_of(&partitions, Offset::Invalid).and_then(|list| unassign(consumer, &list))
+            }
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "answering a rebalance while leaving");
+        }
     }
 }
 
@@ -303,6 +383,17 @@ fn is_cooperative(consumer: &BaseConsumer<SourceContext>) -> bool {
         consumer.rebalance_protocol(),
         RebalanceProtocol::Cooperative
     )
+}
+
+fn assign(
+    consumer: &BaseConsumer<SourceContext>,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<()> {
+    if is_cooperative(consumer) {
+        consumer.incremental_assign(partitions)
+    } else {
+        consumer.assign(partitions)
+    }
 }
 
 fn unassign(
@@ -314,6 +405,14 @@ fn unassign(
     } else {
         consumer.unassign()
     }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<Partition> {
+    let elements = list.elements();
+    let partitions = elements.iter();
+    partitions
+        .map(|element| (element.topic().to_owned(), element.partition()))
+        .collect()
 }
 
 fn list_of(partitions: &[Partition], offset: Offset) -> KafkaResult<TopicPartitionList> {

@@ -1,7 +1,8 @@
 //! Reading ahead: records that a consumer has handed out while nobody could use them yet, kept in their order.
 //!
 //! They are a longer end of librdkafka's own queue: whatever makes it forget what it has fetched of a partition (a
-//! pause, a seek, a rebalance) must make [`ReadAhead::forget`] forget the same. Touches its consumer and nothing else.
+//! pause, a seek, an assignment or its end) must make [`ReadAhead::forget`] forget the same. Partitions that stay in a
+//! rebalance are kept here too: librdkafka goes on behind what it has handed out. Touches its consumer and nothing else.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use crate::broken::{self, Bug};
 use crate::kafka::describe;
 use crate::source::Partition;
 
-/// Bytes of keys, values and headers that are read ahead at most, beside what the consumer fetches ahead.
+/// Bytes of keys, values and headers that are read ahead at most, and one record; beside what the consumer fetches ahead.
 pub const READ_AHEAD_BYTES: usize = 4 << 20;
+/// Records that are read ahead at most: of small ones, the client's half a kilobyte for each is most of what they take.
+pub const READ_AHEAD_RECORDS: usize = 20_000;
 
 /// A consumer, and what was read of it ahead.
 pub struct ReadAhead<C: ConsumerContext> {
@@ -110,9 +113,10 @@ pub struct Reader<'a, C: ConsumerContext> {
 
 impl<C: ConsumerContext> Reader<'_, C> {
     /// Takes one more record from the consumer, which may take `timeout`. False, and nothing is done, where there are
-    /// `most` already, or [`READ_AHEAD_BYTES`], or an error that has to be seen first.
+    /// `most` already, or [`READ_AHEAD_RECORDS`] or [`READ_AHEAD_BYTES`], or an error that has to be seen first.
     pub fn read(&mut self, timeout: Duration, most: usize) -> bool {
         let failed = self.records.back().is_some_and(|last| last.record.is_err());
+        let most = most.min(READ_AHEAD_RECORDS);
         if failed || self.records.len() >= most || *self.bytes >= READ_AHEAD_BYTES {
             return false;
         }

@@ -105,6 +105,7 @@ impl Worker {
         if self.sink.is_some() && !self.fenced_at.is_empty() {
             self.tell_producer();
         }
+        self.heed_fatal_error()?;
         self.look_at_membership();
         self.shared.control.remind();
         self.tell_schemas();

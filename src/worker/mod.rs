@@ -283,6 +283,8 @@ impl Worker {
             if self.commit_is_due() {
                 self.at("committing");
                 self.close_transaction()?;
+                // What was noted meanwhile, before anything more is judged.
+                self.handle_rebalances()?;
             }
             if Instant::now() >= self.next_housekeeping {
                 self.at("keeping house");
@@ -476,20 +478,26 @@ impl Worker {
         }
     }
 
+    /// A consumer that will not work again says so once, and reads nothing from then on.
+    fn heed_fatal_error(&self) -> Result<(), Stop> {
+        let Some(fatal) = self.source.as_ref().and_then(Source::fatal_error) else {
+            return Ok(());
+        };
+        let id = &self.config.kafka.instance_id;
+        Err(Stop::restart(
+            match fatal.to_lowercase().contains("fenced") {
+                true => format!(
+                    "another process has taken the place of the static member {id}: end one of the two, or give each an instance_id of its own. The client says: {fatal}"
+                ),
+                false => format!("the consumer cannot go on: {fatal}. Start the service again"),
+            },
+        ))
+    }
+
     fn note_poll_error(&mut self, error: &KafkaError) -> Result<(), Stop> {
         use rdkafka::error::RDKafkaErrorCode as Code;
         self.note_unreachable(error);
-        if let Some(fatal) = self.source.as_ref().and_then(Source::fatal_error) {
-            let id = &self.config.kafka.instance_id;
-            return Err(Stop::restart(
-                match fatal.to_lowercase().contains("fenced") {
-                    true => format!(
-                        "another process has taken the place of the static member {id}: end one of the two, or give each an instance_id of its own. The client says: {fatal}"
-                    ),
-                    false => format!("the consumer cannot go on: {fatal}. Start the service again"),
-                },
-            ));
-        }
+        self.heed_fatal_error()?;
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 // Which partition it was, the error does not say: recovery finds out, and says

@@ -378,6 +378,7 @@ impl Worker {
                 if let Some(Err(error)) = source.poll(POLL) {
                     tracing::debug!(%error, "poll");
                     self.note_unreachable(&error);
+                    self.heed_fatal_error()?;
                 }
                 self.handle_rebalances()?;
             }

@@ -1,5 +1,7 @@
 //! A cluster as a plain client sees it: topics, records in, records out, offsets.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
@@ -264,6 +266,29 @@ impl Kafka {
         let (admin, options) = (self.admin(), AdminOptions::new());
         let deletion = futures_executor::block_on(admin.delete_groups(&[group], &options));
         deletion.expect("an answer").iter().all(Result::is_ok)
+    }
+
+    /// Has the one broker of a cluster without passwords put a static member out of its group. No client of librdkafka
+    /// can do that for another: LeaveGroup, version 3, by hand.
+    pub fn put_out(&self, group: &str, instance_id: &str) {
+        let text = |text: &str| {
+            let length = i16::try_from(text.len()).expect("a short name");
+            [&length.to_be_bytes(), text.as_bytes()].concat()
+        };
+        let head = [&13_i16.to_be_bytes()[..], &3_i16.to_be_bytes(), &[0; 4]].concat();
+        let members = [&1_i32.to_be_bytes()[..], &text(""), &text(instance_id)].concat();
+        let request = [head, text("test"), text(group), members].concat();
+        let length = u32::try_from(request.len()).expect("short");
+        let mut broker = TcpStream::connect(&self.bootstrap).expect("the broker");
+        broker.write_all(&length.to_be_bytes()).expect("asked");
+        broker.write_all(&request).expect("asked");
+        let mut length = [0; 4];
+        broker.read_exact(&mut length).expect("an answer");
+        let mut answer = vec![0; usize::try_from(u32::from_be_bytes(length)).expect("short")];
+        broker.read_exact(&mut answer).expect("an answer");
+        // Behind the number of the request and the time that it was throttled for; of the only member at the end.
+        assert_eq!(answer[8..10], [0, 0], "{answer:?}");
+        assert_eq!(answer[answer.len() - 2..], [0, 0], "{answer:?}");
     }
 
     /// Whether the group has read all of a partition that is trimmed meanwhile: behind its offset there is

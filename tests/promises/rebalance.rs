@@ -1,12 +1,19 @@
 //! Members come, go, freeze and return: the output is still equal, and a zombie commits nothing.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, Instant};
+
+use kafka_dedup::config::from_str;
+use kafka_dedup::source::Source;
 
 use crate::crash::rounds;
 use crate::exactly_once::by_header;
 use crate::kit::kin::reads;
 use crate::kit::stream::Stream;
 use crate::kit::{Deployment, Instance, wait_for};
+
+const WAIT: Duration = Duration::from_secs(40);
 
 fn scale(assignor: &str, transaction: &str) {
     let transaction = format!("transaction: {{{transaction}, timeout: 10s}}\n");
@@ -227,4 +234,52 @@ fn members_with_names_are_replaced_and_nobody_elses_partitions_move() {
     for member in &mut members {
         assert!(member.terminate().success(), "{}", member.log_tail());
     }
+}
+
+/// A group that waits for another member puts a named one out while it is joining: it comes back under another id, with
+/// what it had, and must not go on as if nothing had been.
+#[test]
+fn a_named_member_that_was_put_out_while_joining_takes_its_partitions_anew() {
+    let mut deployment = Deployment::new(
+        "put-out",
+        2,
+        "transaction: {interval: 30ms, timeout: 10s}\n",
+    );
+    let text = fs::read_to_string(deployment.config_file()).expect("the config");
+    let config = from_str(&text, "test", &BTreeMap::new()).expect("valid");
+    deployment.env.push((
+        "KAFKA_DEDUP__KAFKA__STATIC_MEMBERSHIP".to_owned(),
+        "true".to_owned(),
+    ));
+    let stream = Stream::start(&deployment.kafka, &deployment.input, 2, 24);
+    let mut member = deployment.start("named");
+    member.wait_until_ready();
+    // It never polls, so it acknowledges nothing, and the group waits for it.
+    let mut other = Source::create(&config, 0).expect("a consumer");
+    let topics = std::slice::from_ref(&deployment.input);
+    other.subscribe(topics).expect("subscribed");
+    let told = |member: &Instance, event| {
+        let name = format!("kafka_dedup_rebalances_total{{event=\"{event}\"}}");
+        member.try_metric(&name).unwrap_or(0.0)
+    };
+    wait_for("a partition to be given up", WAIT, || {
+        told(&member, "revoked") > 0.0
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    deployment.kafka.put_out(&deployment.group, "named-0");
+    std::thread::sleep(Duration::from_millis(1500));
+    drop(other);
+    wait_for("its loss to be noticed", WAIT, || {
+        told(&member, "lost") > 0.0
+    });
+    wait_for("its partitions", WAIT, || reads(&member) == 2);
+    assert!(
+        member.log_text().contains("under another id"),
+        "{}",
+        member.log_tail()
+    );
+    assert!(stream.finish() > 0);
+    deployment.wait_until_caught_up(Duration::from_secs(90));
+    deployment.assert_output(|_, input| by_header(input));
+    assert!(member.terminate().success(), "{}", member.log_tail());
 }

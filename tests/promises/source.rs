@@ -1,5 +1,6 @@
 //! The source by itself. It starts where it is told to. What it reads ahead of its use is given out later in the same
-//! order, and forgotten with all that the client itself forgets.
+//! order, and forgotten with all that the client itself forgets. It knows when what it has may have been another's, and
+//! can be let go of at any time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,16 +13,38 @@ use crate::kit::{Rec, broker, now_ms, unique};
 
 const WAIT: Duration = Duration::from_millis(10);
 
-/// A member of a group of its own that has asked for a topic.
-fn subscribed(topic: &str, consumer_properties: &str) -> Source {
+/// A member of the topic's own group that has asked for the topic; `kafka` is the rest of that section.
+fn subscribed(topic: &str, kafka: &str) -> Source {
     let text = format!(
-        "kafka: {{bootstrap_servers: \"{}\", group_id: {topic}, instance_id: i, consumer_properties: {{{consumer_properties}}}}}\ninput: {{topics: [{topic}]}}\nid: {{from: key}}\n",
+        "kafka: {{bootstrap_servers: \"{}\", group_id: {topic}, {kafka}}}\ninput: {{topics: [{topic}]}}\nid: {{from: key}}\n",
         broker().bootstrap()
     );
     let config = from_str(&text, "test", &BTreeMap::new()).expect("valid");
     let mut source = Source::create(&config, 0).expect("a consumer");
     source.subscribe(&[topic.to_owned()]).expect("subscribed");
     source
+}
+
+/// The next rebalance, of a member that reads nothing yet.
+fn next_rebalance(source: &mut Source) -> Rebalance {
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no rebalance");
+        assert!(source.poll(WAIT).is_none(), "nothing was started");
+        if let Some(event) = source.next_rebalance() {
+            return event;
+        }
+    }
+}
+
+fn acknowledge(source: &mut Source, event: &Rebalance) {
+    let answered = match event {
+        Rebalance::Assigned(partitions) => source.acknowledge_assigned(partitions),
+        Rebalance::Revoked(partitions) | Rebalance::Lost(partitions) => {
+            source.acknowledge_revoked(partitions)
+        }
+    };
+    answered.expect("acknowledged");
 }
 
 /// A member with both partitions of a topic, which have offsets 0 to 99. Ids are in a header, which is as long as is
@@ -36,17 +59,10 @@ fn started(header_bytes: usize) -> (Source, [Partition; 2]) {
     for partition in [0, 1] {
         kafka.produce(&topic, partition, &records);
     }
-    let mut source = subscribed(&topic, "");
+    let mut source = subscribed(&topic, "instance_id: i");
+    let assigned = next_rebalance(&mut source);
+    acknowledge(&mut source, &assigned);
     let both = [0, 1].map(|partition| (topic.clone(), partition));
-    let begun = Instant::now();
-    loop {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no assignment");
-        assert!(source.poll(WAIT).is_none(), "nothing was started");
-        if let Some(Rebalance::Assigned(partitions)) = source.next_rebalance() {
-            source.acknowledge_assigned(&partitions).expect("assigned");
-            break;
-        }
-    }
     for partition in &both {
         while source.start(partition, 0).is_err() {
             drop(source.poll(WAIT));
@@ -102,8 +118,10 @@ fn a_start_right_after_the_assignment_skips_nothing() {
         };
         kafka.produce(&topic, 0, &records(0, 20));
         kafka.delete_before(&topic, 0, 10);
-        let strategy = format!("partition.assignment.strategy: {protocol}");
-        let mut source = subscribed(&topic, &strategy);
+        let member = format!(
+            "instance_id: i, consumer_properties: {{partition.assignment.strategy: {protocol}}}"
+        );
+        let mut source = subscribed(&topic, &member);
         let mut got = Vec::new();
         let mut produced = 20;
         let begun = Instant::now();
@@ -179,4 +197,106 @@ fn records_of_long_headers_are_read_ahead_up_to_a_bound_of_bytes() {
     let all: Vec<i64> = (0..100).collect();
     assert_eq!([&zero, &one], [&all, &all]);
     assert_eq!(fill(&mut source, 0), 0);
+}
+
+/// A member with a name that the group puts out while it is joining comes back under another id, and librdkafka claims
+/// what it had, which may have been another's in between.
+#[test]
+fn what_a_member_had_that_was_put_out_is_lost_and_assigned_anew() {
+    let kafka = broker();
+    let topic = unique("put-out");
+    kafka.create_topic(&topic, 2, &[]);
+    let named = |name| {
+        let member = format!(
+            "instance_id: {name}, static_membership: true, consumer_properties: {{heartbeat.interval.ms: 200}}"
+        );
+        subscribed(&topic, &member)
+    };
+    let mut first = named("first");
+    let both = next_rebalance(&mut first);
+    assert!(matches!(&both, Rebalance::Assigned(all) if all.len() == 2));
+    acknowledge(&mut first, &both);
+    assert!(first.membership().is_some());
+
+    // It does not say that it has heard of its first assignment, and the group waits for that with the next.
+    let mut second = named("second");
+    let revoked = next_rebalance(&mut first);
+    assert!(
+        matches!(&revoked, Rebalance::Revoked(one) if one.len() == 1),
+        "{revoked:?}"
+    );
+    acknowledge(&mut first, &revoked);
+    let rest = next_rebalance(&mut first);
+    assert!(
+        matches!(&rest, Rebalance::Assigned(none) if none.is_empty()),
+        "{rest:?}"
+    );
+    acknowledge(&mut first, &rest);
+    std::thread::sleep(Duration::from_secs(1));
+    kafka.put_out(&topic, "first-0");
+
+    let begun = Instant::now();
+    let lost = loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is told");
+        assert!(second.poll(WAIT).is_none(), "nothing was started");
+        while let Some(event) = second.next_rebalance() {
+            acknowledge(&mut second, &event);
+        }
+        assert!(first.poll(WAIT).is_none(), "nothing was started");
+        if let Some(event) = first.next_rebalance() {
+            break event;
+        }
+    };
+    assert!(
+        matches!(&lost, Rebalance::Lost(one) if one.len() == 1),
+        "{lost:?}"
+    );
+    assert!(first.membership().is_none(), "not as what it was");
+    acknowledge(&mut first, &lost);
+    let anew = next_rebalance(&mut first);
+    assert!(
+        matches!(&anew, Rebalance::Assigned(one) if one.len() == 1),
+        "{anew:?}"
+    );
+    acknowledge(&mut first, &anew);
+    assert!(first.membership().is_some());
+}
+
+/// librdkafka waits for an answer to each rebalance that it has told of, also when it is to be closed.
+#[test]
+fn a_source_is_let_go_of_with_a_rebalance_that_was_not_acknowledged() {
+    for protocol in ["cooperative-sticky", "range"] {
+        for last in ["assigned", "revoked", "lost"] {
+            let topic = unique("let-go");
+            broker().create_topic(&topic, 2, &[]);
+            let member = format!(
+                "instance_id: i, consumer_properties: {{partition.assignment.strategy: {protocol}, session.timeout.ms: 2000, max.poll.interval.ms: 2000}}"
+            );
+            let mut source = subscribed(&topic, &member);
+            let mut event = next_rebalance(&mut source);
+            if last != "assigned" {
+                acknowledge(&mut source, &event);
+                match last {
+                    "revoked" => source.subscribe(&[unique("other")]).expect("subscribed"),
+                    _ => std::thread::sleep(Duration::from_secs(4)),
+                }
+                event = next_rebalance(&mut source);
+            }
+            let is_it = match &event {
+                Rebalance::Assigned(_) => last == "assigned",
+                Rebalance::Revoked(_) => last == "revoked",
+                Rebalance::Lost(_) => last == "lost",
+            };
+            assert!(is_it, "{protocol}, {last}: {event:?}");
+            let (gone, is_gone) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                drop(source);
+                let _ = gone.send(());
+            });
+            assert!(
+                is_gone.recv_timeout(Duration::from_secs(20)).is_ok(),
+                "{protocol}: not let go of, {last}"
+            );
+        }
+    }
 }
