@@ -4,7 +4,7 @@
 //! its own time, between two polls, after it has committed or aborted what is open (I6). Records can be
 //! read ahead, while a transaction is being committed. It may touch the consumer and nothing else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -177,8 +177,9 @@ impl Source {
             // second one where topics have changed before the first was acknowledged.
             Rebalance::Assigned(new) if is_another || !is_cooperative && !held.is_empty() => {
                 let kept = held.iter().filter(|_| is_cooperative).cloned();
-                let all = kept.chain(new).collect();
-                noted.waiting.push_front(Rebalance::Assigned(all));
+                let all: BTreeSet<Partition> = kept.chain(new).collect();
+                let all = Rebalance::Assigned(all.into_iter().collect());
+                noted.waiting.push_front(all);
                 noted.is_told = true;
                 Some(Rebalance::Lost(held))
             }
