@@ -30,7 +30,7 @@ use crate::kafka::describe;
 pub type Partition = (String, i32);
 
 /// What the group has decided about this member's partitions.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Rebalance {
     /// These are ours from now on.
     Assigned(Vec<Partition>),
@@ -54,8 +54,8 @@ struct Noted {
     waiting: VecDeque<Rebalance>,
     /// Of the first of them it was told already that all that we had is lost.
     is_told: bool,
-    /// The last one, until it is acknowledged: librdkafka waits for that.
-    unanswered: Option<Rebalance>,
+    /// Whether the last one is an assignment, until it is acknowledged: librdkafka waits for that.
+    unanswered: Option<bool>,
 }
 
 impl ClientContext for SourceContext {
@@ -91,7 +91,7 @@ impl ConsumerContext for SourceContext {
             _ => Rebalance::Revoked(list),
         };
         let mut noted = lock(&self.noted);
-        noted.unanswered = Some(event.clone());
+        noted.unanswered = Some(matches!(event, Rebalance::Assigned(_)));
         noted.waiting.push_back(event);
     }
 }
@@ -167,11 +167,6 @@ impl Source {
         // A static member that the group has put out while it was joining is taken back under another id, and librdkafka
         // claims for it what it had, which may have been another member's in between. It calls that no loss (2.12).
         let is_another = !held.is_empty() && !self.has_its_id();
-        if is_another {
-            tracing::warn!(
-                "the group had put this member out, and has taken it back under another id; its partitions are taken anew, and nothing is lost. Nothing needs to be done"
-            );
-        }
         match event {
             // Without the cooperative protocol, an assignment comes to those alone who have nothing; librdkafka gives a
             // second one where topics have changed before the first was acknowledged.
@@ -180,6 +175,9 @@ impl Source {
                 let all: BTreeSet<Partition> = kept.chain(new).collect();
                 let all = Rebalance::Assigned(all.into_iter().collect());
                 noted.waiting.push_front(all);
+                tracing::warn!(
+                    "this member comes back to its group with partitions that may have been another's in between; they are taken anew, and nothing is lost. Nothing needs to be done"
+                );
                 noted.is_told = true;
                 Some(Rebalance::Lost(held))
             }
@@ -366,12 +364,12 @@ impl Drop for Source {
         let consumer = self.consumer();
         consumer.context().closing.store(true, Ordering::Relaxed);
         let unanswered = lock(&consumer.context().noted).unanswered.take();
+        // Of nothing: that is an answer too, and what there is goes with the consumer.
+        let nothing = TopicPartitionList::new();
         let answered = match unanswered {
             None => Ok(()),
-            Some(Rebalance::Assigned(_)) => assign(consumer, &TopicPartitionList::new()),
-            Some(Rebalance::Revoked(partitions) | Rebalance::Lost(partitions)) => {
-                list_of(&partitions, Offset::Invalid).and_then(|list| unassign(consumer, &list))
-            }
+            Some(true) => assign(consumer, &nothing),
+            Some(false) => unassign(consumer, &nothing),
         };
         if let Err(error) = answered {
             tracing::debug!(%error, "answering a rebalance while leaving");

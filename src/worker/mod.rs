@@ -283,7 +283,7 @@ impl Worker {
             if self.commit_is_due() {
                 self.at("committing");
                 self.close_transaction()?;
-                // What was noted meanwhile, before anything more is judged.
+                // What was noted meanwhile, before more is judged.
                 self.handle_rebalances()?;
             }
             if Instant::now() >= self.next_housekeeping {

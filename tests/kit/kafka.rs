@@ -280,6 +280,8 @@ impl Kafka {
         let request = [head, text("test"), text(group), members].concat();
         let length = u32::try_from(request.len()).expect("short");
         let mut broker = TcpStream::connect(&self.bootstrap).expect("the broker");
+        let patience = Some(Duration::from_secs(20));
+        broker.set_read_timeout(patience).expect("a patience");
         broker.write_all(&length.to_be_bytes()).expect("asked");
         broker.write_all(&request).expect("asked");
         let mut length = [0; 4];
