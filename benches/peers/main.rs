@@ -93,8 +93,8 @@ struct Args {
     /// Something else instead: kafka-dedup with a reader of its page and a scraper beside kafka-dedup without
     #[arg(long, conflicts_with_all = ["programs", "latency", "pinned"])]
     watched: bool,
-    /// What `cargo bench` adds
-    #[arg(long, hide = true)]
+    /// What `cargo bench` adds, behind all else
+    #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
@@ -162,6 +162,8 @@ fn full() -> Vec<(Shape, usize)> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // As `cargo bench --bench peers -- document` has it.
+    debug_assert!(Args::try_parse_from(["peers", "document", "--bench"]).is_ok());
     match &args.command {
         Some(Command::Document) => {
             document::run(

@@ -60,8 +60,8 @@ struct Args {
     partitions: Option<i32>,
     /// Some questions instead of all
     questions: Vec<Question>,
-    /// What `cargo bench` adds
-    #[arg(long, hide = true)]
+    /// What `cargo bench` adds, behind all else
+    #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
@@ -95,6 +95,8 @@ const RESULTS: [&str; 6] = [
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // As `cargo bench --bench scaling -- document` has it.
+    debug_assert!(Args::try_parse_from(["scaling", "document", "--bench"]).is_ok());
     if let Some(Command::Document) = args.command {
         document::run("scaling.md", &RESULTS, "scaling-machine", &versions());
         return ExitCode::SUCCESS;
