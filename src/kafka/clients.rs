@@ -41,7 +41,7 @@ pub fn consumer_config(config: &Config, worker: usize) -> ClientConfig {
             ("queued.max.messages.kbytes", "2048"),
             ("fetch.message.max.bytes", "1048576"),
             // Once the queue is full, librdkafka fetches nothing more of a partition for a second, by its own
-            // default: a backlog comes through at a few queues a second, whatever the size of its records.
+            // default: a backlog comes through at two queues a second, whatever the size of its records.
             ("fetch.queue.backoff.ms", "10"),
         ],
         &config.kafka.consumer_properties,
