@@ -9,9 +9,11 @@ demo: deps
 mqtt: deps-mosquitto
 	cargo run --locked --example mqtt -- run
 
-# Failpoints let the tests kill the service at each named step of a commit.
+# Failpoints let the tests kill the service at each named step of a commit. They wait for brokers more than they work, so
+# one more runs at a time than there are cores.
 test: deps-test
-	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-1} cargo test --locked --no-fail-fast --features failpoints,broken
+	KAFKA_DEDUP_FAULTS_MINUTES=$${KAFKA_DEDUP_FAULTS_MINUTES:-1} RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) + 1))} \
+		cargo test --locked --no-fail-fast --features failpoints,broken
 
 # The long form of the fault campaign, hours of it, and the table of docs/guarantees.md from what it
 # did. KAFKA_DEDUP_FAULTS_MINUTES=30 bounds each fault.

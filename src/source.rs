@@ -54,8 +54,15 @@ struct Noted {
     waiting: VecDeque<Rebalance>,
     /// Of the first of them it was told already that all that we had is lost.
     is_told: bool,
-    /// Whether the last one is an assignment, until it is acknowledged: librdkafka waits for that.
-    unanswered: Option<bool>,
+    /// What librdkafka waits for after the last one, until it is acknowledged.
+    awaited: Option<Answer>,
+}
+
+/// How a rebalance is acknowledged.
+#[derive(Clone, Copy)]
+enum Answer {
+    Assign,
+    Unassign,
 }
 
 impl ClientContext for SourceContext {
@@ -91,7 +98,10 @@ impl ConsumerContext for SourceContext {
             _ => Rebalance::Revoked(list),
         };
         let mut noted = lock(&self.noted);
-        noted.unanswered = Some(matches!(event, Rebalance::Assigned(_)));
+        noted.awaited = Some(match event {
+            Rebalance::Assigned(_) => Answer::Assign,
+            Rebalance::Revoked(_) | Rebalance::Lost(_) => Answer::Unassign,
+        });
         noted.waiting.push_back(event);
     }
 }
@@ -202,7 +212,7 @@ impl Source {
     fn answered(&self) {
         let mut noted = lock(&self.consumer().context().noted);
         if noted.waiting.is_empty() {
-            noted.unanswered = None;
+            noted.awaited = None;
         }
     }
 
@@ -363,13 +373,13 @@ impl Drop for Source {
     fn drop(&mut self) {
         let consumer = self.consumer();
         consumer.context().closing.store(true, Ordering::Relaxed);
-        let unanswered = lock(&consumer.context().noted).unanswered.take();
+        let awaited = lock(&consumer.context().noted).awaited.take();
         // Of nothing: that is an answer too, and what there is goes with the consumer.
         let nothing = TopicPartitionList::new();
-        let answered = match unanswered {
+        let answered = match awaited {
             None => Ok(()),
-            Some(true) => assign(consumer, &nothing),
-            Some(false) => unassign(consumer, &nothing),
+            Some(Answer::Assign) => assign(consumer, &nothing),
+            Some(Answer::Unassign) => unassign(consumer, &nothing),
         };
         if let Err(error) = answered {
             tracing::debug!(%error, "answering a rebalance while leaving");

@@ -277,6 +277,8 @@ fn broker_is_down(scene: &Scene<'_>) {
                 "KafkaDedupNoPartitions",
                 "KafkaDedupPartitionsLost",
                 "KafkaDedupProducerRebuildLoop",
+                // Until they are lost they wait for an attempt at the transactional id: ten seconds, ten minutes here.
+                "KafkaDedupRestoreStuck",
                 "KafkaDedupTransactionsAborting",
             ],
             page: &["Not ready.", "no broker can be reached", "What stands out"],
