@@ -171,7 +171,7 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
     let drained = sink.drain(deadline);
     let failures = sink.failures();
     if !failures.is_empty() {
-        return Err(undelivered(scopes, &failures));
+        return Err(undelivered(scopes, &failures, drained));
     }
     if !drained {
         return Err(Trouble::InDoubt {
@@ -184,6 +184,17 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
         });
     }
     Ok(())
+}
+
+/// Of a transaction that was aborted, which leaves nothing in flight: remembers the records that were refused.
+///
+/// # Errors
+/// A record can be delivered nowhere.
+pub fn note_refusals(sink: &Sink, scopes: &mut Scopes) -> Result<(), Stop> {
+    match undelivered(scopes, &sink.failures(), true) {
+        Trouble::Stop(stop) => Err(stop),
+        _ => Ok(()),
+    }
 }
 
 /// Adds the input offsets and commits. Only `Ok` means that it is committed. Once the offsets are
@@ -416,12 +427,12 @@ fn refusal(code: RDKafkaErrorCode) -> Option<Rejection> {
 
 /// Deliveries failed: were records refused, or was it Kafka's trouble? A refusal falls on a whole
 /// batch. A record refused alone is the culprit; of several, each is sent alone the next time.
-fn undelivered(scopes: &mut Scopes, failures: &[Failure]) -> Trouble {
+fn undelivered(scopes: &mut Scopes, failures: &[Failure], are_all: bool) -> Trouble {
     let refused: Vec<(&Failure, Rejection)> = failures
         .iter()
         .filter_map(|failure| refusal(failure.code).map(|rejection| (failure, rejection)))
         .collect();
-    let certain = refused.len() == 1;
+    let certain = are_all && refused.len() == 1;
     for (failure, rejection) in &refused {
         let Origin {
             scope: place,

@@ -121,6 +121,7 @@ impl ProducerContext for SinkContext {
                 let code = error.rdkafka_error_code();
                 let code = code.unwrap_or(RDKafkaErrorCode::Unknown);
                 self.notes().failed.push((tag & !JOURNAL_TAG, code));
+                fail::fail_point!("delivery-failed");
             }
         }
     }
@@ -210,19 +211,25 @@ impl Sink {
         };
         self.look_up(outgoing.topic)?;
         let (_, topic) = &self.topics[0];
-        let mut looked_again = false;
+        let (mut looked_again, mut was_empty) = (false, false);
         loop {
             match produce::send(&self.producer, topic, &mut outgoing, tag) {
                 Ok(()) => break,
                 Err(code) if Instant::now() >= deadline => {
                     return Err(KafkaError::MessageProduction(code));
                 }
-                Err(RDKafkaErrorCode::QueueFull) if self.producer.in_flight_count() == 0 => {
+                Err(RDKafkaErrorCode::QueueFull) if was_empty => {
                     // An empty queue that is full: the record is larger than the queue.
                     let code = RDKafkaErrorCode::MessageSizeTooLarge;
                     return Err(KafkaError::MessageProduction(code));
                 }
-                Err(RDKafkaErrorCode::QueueFull) => std::thread::sleep(QUEUE_FULL),
+                Err(RDKafkaErrorCode::QueueFull) => {
+                    // The last may have been delivered just now: only the next answer is of an empty queue.
+                    was_empty = self.producer.in_flight_count() == 0;
+                    if !was_empty {
+                        std::thread::sleep(QUEUE_FULL);
+                    }
+                }
                 Err(RDKafkaErrorCode::UnknownPartition) if !looked_again => {
                     // The topic has grown since the producer last looked at it.
                     looked_again = true;

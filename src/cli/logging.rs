@@ -153,11 +153,15 @@ pub fn last_line(status: u8, sentence: &str) {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, Stop> {
-    EnvFilter::builder().parse(level).map_err(|error| {
+    let no_filter = |expected| {
         Stop::usage(format!(
-            "log.level: {level:?} is no log filter ({error}); use error, warn, info, debug, trace, or for instance \"info,rdkafka=debug\""
+            "log.level: {level:?} is no log filter; use {expected}"
         ))
-    })
+    };
+    let level = crate::config::log_level(level).map_err(no_filter)?;
+    EnvFilter::builder()
+        .parse(level)
+        .map_err(|error| Stop::internal(format!("log.level: {error}")))
 }
 
 /// The one place where a panic still knows where it came from.
@@ -186,12 +190,12 @@ mod tests {
 
     #[test]
     fn a_level_that_is_no_filter_is_bad_config() {
-        let stop = filter("info,rdkafka=loud").expect_err("no filter");
-        assert_eq!(stop.status, Status::Usage);
-        assert!(
-            stop.sentence
-                .starts_with("log.level: \"info,rdkafka=loud\""),
-            "{stop}"
-        );
+        // The second would be taken for the name of a module, and nothing else be logged.
+        for level in ["info,rdkafka=loud", "wran"] {
+            let stop = filter(level).expect_err("no filter");
+            assert_eq!(stop.status, Status::Usage);
+            let words = format!("log.level: {level:?} is no log filter; use error, warn");
+            assert!(stop.sentence.starts_with(&words), "{stop}");
+        }
     }
 }

@@ -20,8 +20,8 @@ const LEAVES_WITHIN: u64 = 35;
 /// What a ConfigMap may hold.
 const LARGEST: usize = 1_000_000;
 
-/// Stands for the content of a file.
-const LOOKED_UP: &str = "a secret";
+/// Stands for the content of a file; as long as a token must be, and as free of blanks.
+const LOOKED_UP: &str = "content-of-a-secret";
 
 const NOTES: &str = "\
 It makes a ConfigMap with the file, and a patch of the Deployment: a native sidecar (Kubernetes 1.29), restricted, with
@@ -329,6 +329,9 @@ mod tests {
             secret.contains("secretName: kafka-dedup")
                 && secret.contains("mountPath: /run/secrets")
         );
+        let token = "http: {admin_token: \"${file:/run/secrets/kafka-dedup/token}\"}\n";
+        let token = of(&format!("{CONFIG}{token}")).expect("fits");
+        assert!(token.contains("${file:/run/secrets/kafka-dedup/token}"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub use flags::{Flags, from_flags};
 pub(crate) use keys::nearest;
 pub use load::{environment, from_str, load};
 pub(crate) use properties::is_secret;
+pub(crate) use value::log_level;
 pub use value::render_duration;
 
 use std::collections::BTreeMap;

@@ -271,6 +271,18 @@ fn check(inputs: &[Pattern], group: &At<String>, written: &[Written<'_>], scope:
             );
             section.fault("topic", place, sentence);
         }
+        // All that a regular expression matches would be taken for what the service writes.
+        let of_all = rendered()
+            .zip(&named)
+            .zip(inputs)
+            .find(|((name, (topic, known)), _)| !known && pattern.is_per_topic() && name == topic);
+        if let Some((_, (TopicPattern::Regex(regex), _))) = of_all {
+            fault(format!(
+                "gives every topic that {} matches its own name: the service would read what it \
+                 writes; choose another name",
+                quote(regex.as_str())
+            ));
+        }
         let shared = rendered().find_map(|name| claimed.get(&name).map(|other| (name, *other)));
         if let Some((name, other)) = shared {
             fault(format!(

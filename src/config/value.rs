@@ -170,7 +170,7 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// A tracing filter. A bare word that is no level would silently be taken for a module.
-pub(super) fn log_level(text: &str) -> Result<String, String> {
+pub(crate) fn log_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let bare = |part: &str| !part.contains(['=', '[']);
     let known = |part: &str| LEVELS.contains(&part.to_lowercase().as_str());

@@ -139,7 +139,7 @@ pub(super) fn seal(shelf: &Shelf, closed: &Closed) -> Sealed {
                 shelf.written();
                 return sealed;
             }
-            Err(failure) => shelf.not_written(&record.span, &failure.why),
+            Err(failure) => shelf.not_written(&record, &failure.why),
         }
     }
     in_memory(record, closed)

@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::guard::Failure;
 use super::handles::Handles;
-use super::record::{Checkpoint, Lineage, RecordError, SealRecord, Span};
+use super::record::{Checkpoint, Lineage, RecordError, SealRecord};
 use super::sealed::{Damage, Sealed};
 use super::sealer::{self, Closed, Job, Pending, seal};
 use super::sled_dir;
@@ -285,13 +285,18 @@ impl Shelf {
         self.store.written();
     }
 
-    pub(super) fn not_written(&self, span: &Span, why: &str) {
+    /// A slice could not be written. Room for the next attempt counts for more than what was kept for a look, and than what
+    /// is over and only the newest checkpoint names: without that, a start reads more of the journal.
+    pub(super) fn not_written(&self, record: &SealRecord, why: &str) {
         if let Some(dir) = &self.dir {
-            let slice = dir.join(slice_name(span.first_ordinal));
-            let _ = fs::remove_dir_all(&slice);
-            // Room for the next attempt counts for more than what was kept for a look.
-            for old in listed(dir, SET_ASIDE) {
-                let _ = fs::remove_dir_all(&old);
+            let chain = record.chain.iter();
+            let needed: HashSet<PathBuf> = chain
+                .map(|link| dir.join(slice_name(link.first_ordinal)))
+                .collect();
+            let mut there = self.slice_dirs();
+            there.retain(|slice| !needed.contains(slice));
+            for old in there.iter().chain(&listed(dir, SET_ASIDE)) {
+                let _ = fs::remove_dir_all(old);
             }
         }
         self.store.not_written(&format!(
@@ -313,7 +318,9 @@ impl Shelf {
     }
 
     pub(super) fn remove(&self, slice: &Path) {
-        if let Err(error) = fs::remove_dir_all(slice) {
+        if let Err(error) = fs::remove_dir_all(slice)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             self.store.count_error("remove");
             tracing::warn!(
                 topic = self.lineage.topic,

@@ -201,6 +201,24 @@ fn a_slice_that_was_retired_is_not_missed() {
     assert_eq!(bench.slice_dirs().len(), 2);
 }
 
+/// Slices that are over wait for the next one to be written: on a disk that they have filled, for ever.
+#[test]
+fn where_there_is_no_room_what_is_over_goes_first() {
+    let bench = Bench::new();
+    let shelf = bench.shelf();
+    let first = Arc::new(seal(&shelf, 0, 500, &[]));
+    let second = Arc::new(seal(&shelf, 500, 500, &[Arc::clone(&first)]));
+    let in_the_way = bench.slice_dirs()[0].with_file_name("slice-00000000000000001000");
+    fs::write(&in_the_way, "").unwrap();
+    let third = seal(&shelf, 1_000, 500, &[Arc::clone(&second)]);
+    assert!(third.dir().is_none(), "sealed in memory");
+    fs::remove_file(&in_the_way).unwrap();
+    assert_eq!(bench.slice_dirs(), [second.dir().unwrap()]);
+    // Its owner lets go of it later.
+    shelf.retire(&first);
+    assert_eq!(second.get(fingerprint(700)), Ok(Some(entry(700))));
+}
+
 #[test]
 fn a_slice_that_was_never_finished_is_removed() {
     let bench = Bench::new();

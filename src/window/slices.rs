@@ -70,6 +70,8 @@ struct Sealing {
     pending: Pending,
     /// How many slices were retired when its checkpoint was made: it does not name them.
     retired: usize,
+    /// All ids were forgotten since.
+    is_forgotten: bool,
 }
 
 impl Slices {
@@ -210,13 +212,18 @@ impl Slices {
         self.remove_unnamed();
     }
 
-    /// Drops all slices, the active one included. O(slices).
+    /// Drops all slices, the active one included, and what a checkpoint names goes as well. Ordinals may begin anew, so
+    /// nothing may be left that is known by them: of the filter's work, of files, or on its way to the disk. O(slices).
     pub fn forget(&mut self, clock: &Clock) {
-        while !self.kept.is_empty() {
-            self.drop_oldest();
+        self.filter = Filter::new(self.sizing.false_positive_rate);
+        let sealed = self.kept.drain(..).filter_map(|kept| kept.sealed);
+        for sealed in self.retired.drain(..).chain(sealed) {
+            self.shelf.retire(&sealed);
+        }
+        if let Some(sealing) = &mut self.sealing {
+            sealing.is_forgotten = true;
         }
         self.active = Slice::new(clock.next_ordinal, self.active.journal_from(), 0);
-        self.remove_unnamed();
     }
 
     fn drop_oldest(&mut self) {
@@ -387,6 +394,13 @@ impl Slices {
         let Some(sealing) = self.sealing.take() else {
             return;
         };
+        if sealing.is_forgotten {
+            if let Ok(Some(sealed)) = done {
+                // Before another of that name is handed over.
+                self.shelf.retire(&sealed);
+            }
+            return;
+        }
         let sealed = match done {
             Ok(Some(sealed)) => Arc::new(sealed),
             Ok(None) => return,
@@ -443,6 +457,7 @@ impl Slices {
             first_ordinal: closed.span.first_ordinal,
             pending: self.shelf.seal(closed),
             retired: self.retired.len(),
+            is_forgotten: false,
         });
     }
 

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::*;
 use crate::config::Window;
+use crate::http::health::Health;
+use crate::metrics::Metrics;
 use crate::store::{Lineage, Store};
 
 /// A window that seals in memory, and soon.
@@ -174,6 +177,69 @@ fn a_run_that_is_missing_or_repeated_is_noticed() {
     let missing = reader.apply(&runs[2], read_at(2)).unwrap_err();
     assert_eq!((missing.expected, missing.found), (1, 2));
     assert_eq!((reader.next_ordinal(), reader.ids()), (1, 1));
+}
+
+/// The runs of ids that are let through at one a millisecond, a hundred in each.
+fn runs_of(ids: std::ops::Range<u64>) -> Vec<Run> {
+    let mut writer = new_window(HOUR);
+    let mut runs = Vec::new();
+    for id in ids {
+        let at = i64::try_from(id).unwrap();
+        writer.observe(Some(at), i64::MAX);
+        assert_eq!(judge(&mut writer, u128::from(id), at), Verdict::Forward);
+        if id % 100 == 99 {
+            runs.push(writer.pending_run(7, at + 1));
+            merge(&mut writer, at / 100);
+        }
+    }
+    runs
+}
+
+/// As of a preload that was killed, and of the one that was run after it: the ordinals of both begin with 0.
+#[test]
+fn slices_from_before_a_beginning_are_never_taken_for_those_after_it() {
+    // How far the work beside the verdicts has come by then: from the first slice that is with the sealer to all of it.
+    for (is_on_disk, tends) in (0..24).map(|it| (it % 2 == 1, it / 2)) {
+        let dir = TempDir::new().unwrap();
+        let store = match is_on_disk {
+            true => Store::open(dir.path(), 1 << 20, Metrics::new(), Health::new()).unwrap(),
+            false => Store::in_memory(),
+        };
+        let sizing = Sizing {
+            active_ids: 1_000,
+            ..Sizing::default()
+        };
+        let mut window = SeenWindow::new(HOUR, sizing, store.shelf(Lineage::default()));
+        let mut offset = 0;
+        let mut apply = |window: &mut SeenWindow, run: &Run| {
+            let read = Anchor {
+                offset,
+                checksum: 0,
+            };
+            window.apply(run, read).unwrap();
+            offset += 1;
+        };
+        // More slices than a filter of the first size has room for.
+        for run in runs_of(0..10_100) {
+            apply(&mut window, &run);
+            while tends == 11 && (window.tend(1).unwrap() > 0 || window.is_sealing()) {}
+        }
+        for _ in 0..tends {
+            window.tend(1).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(u64::from(is_on_disk)));
+        }
+        for (at, mut run) in runs_of(20_000..31_100).into_iter().enumerate() {
+            run.begins = at == 0;
+            apply(&mut window, &run);
+        }
+        while window.tend(8).unwrap() > 0 || window.is_sealing() {}
+        assert!(window.slices() > 10 && window.ids() == 11_100);
+        for id in (0..10_100).chain(20_000..31_100) {
+            let is_new = judge(&mut window, id, 0) == Verdict::Forward;
+            assert_eq!(is_new, id < 10_100, "{id}, on disk: {is_on_disk}, {tends}");
+        }
+        assert_eq!(window.slices_on_disk() > 0, is_on_disk);
+    }
 }
 
 #[test]

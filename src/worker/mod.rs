@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 
 use crate::commit::{self, Open, Trouble};
@@ -97,6 +97,9 @@ const SHORTEST_PART: u32 = 4;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// One attempt at taking the transactional id over.
 const INIT_ATTEMPT: Duration = Duration::from_secs(10);
+/// A partition that cannot be started for so long, in so many attempts, will not be in this process.
+const REFUSED: Duration = Duration::from_secs(10);
+const REFUSALS: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Being fenced this often within [`FENCE_MEMORY`] means a twin that is alive, not a coordinator
 /// that gave up on a transaction of ours.
@@ -158,6 +161,8 @@ struct Worker {
     closed_at: Instant,
     /// Partitions that are to be read from these offsets as soon as the consumer can seek.
     to_start: Vec<(Partition, i64)>,
+    /// Partitions that the client has refused to start: since when, and how often in a row.
+    refusals: HashMap<Partition, (Instant, u32)>,
     /// Partitions that are not started before a schema is there, and its id.
     awaiting: HashMap<Partition, u32>,
     fenced_at: VecDeque<Instant>,
@@ -206,6 +211,7 @@ impl Worker {
             open: None,
             closed_at: now,
             to_start: Vec::new(),
+            refusals: HashMap::new(),
             awaiting: HashMap::new(),
             fenced_at: VecDeque::new(),
             replacements: 0,
@@ -271,7 +277,7 @@ impl Worker {
             self.at("starting restored partitions");
             self.release_awaiting();
             self.keep_pace();
-            self.start_restored();
+            self.start_restored()?;
             self.pin_start_positions()?;
             self.at("polling and judging");
             self.poll_and_judge()?;
@@ -469,7 +475,7 @@ impl Worker {
     fn note_unreachable(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
         self.shared.metrics.client_error(code);
-        if code == Some(rdkafka::error::RDKafkaErrorCode::AllBrokersDown) {
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
             let last = self.last_error_of_source();
             let text = format!("no broker can be reached; trying again{last}");
             self.tell("kafka", Condition::NotReady(text));
@@ -495,7 +501,7 @@ impl Worker {
     }
 
     fn note_poll_error(&mut self, error: &KafkaError) -> Result<(), Stop> {
-        use rdkafka::error::RDKafkaErrorCode as Code;
+        use RDKafkaErrorCode as Code;
         self.note_unreachable(error);
         self.heed_fatal_error()?;
         match error.rdkafka_error_code() {

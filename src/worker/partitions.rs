@@ -105,6 +105,8 @@ impl Worker {
         }
         self.awaiting
             .retain(|partition, _| !partitions.contains(partition));
+        self.refusals
+            .retain(|partition, _| !partitions.contains(partition));
         if let Some(source) = &mut self.source
             && let Err(error) = source.acknowledge_revoked(partitions)
         {
@@ -217,30 +219,52 @@ impl Worker {
     }
 
     /// Lets the source read what has been restored or rewound.
-    pub(super) fn start_restored(&mut self) {
+    ///
+    /// # Errors
+    /// The client will not read a partition again.
+    pub(super) fn start_restored(&mut self) -> Result<(), Stop> {
         if self.to_start.is_empty() || Instant::now() < self.resume_at {
-            return;
+            return Ok(());
         }
         let whole = self.whole_families();
-        let mut waiting = std::mem::take(&mut self.to_start);
-        waiting.retain(|(partition, offset)| {
-            if self.awaiting.contains_key(partition) || !self.may_start(&whole, partition) {
-                return true;
+        for (partition, offset) in std::mem::take(&mut self.to_start) {
+            let may_start =
+                !self.awaiting.contains_key(&partition) && self.may_start(&whole, &partition);
+            if !may_start || !self.start_at(&partition, offset)? {
+                self.to_start.push((partition, offset));
             }
-            let Some(source) = &mut self.source else {
-                return true;
-            };
-            let Err(error) = source.start(partition, *offset) else {
-                self.started(partition);
-                return false;
-            };
-            let pulse = self.shared.pulses.get(self.index);
-            // It may have waited for seconds, and there may be many.
-            pulse.inspect(|pulse| pulse.beat("starting restored partitions"));
-            tracing::debug!(topic = partition.0, partition = partition.1, %error, "cannot seek yet");
-            true
-        });
-        self.to_start = waiting;
+        }
+        Ok(())
+    }
+
+    /// Whether the source reads a partition from here on now.
+    fn start_at(&mut self, partition: &Partition, offset: i64) -> Result<bool, Stop> {
+        let Some(source) = &mut self.source else {
+            return Ok(false);
+        };
+        let Err(error) = source.start(partition, offset) else {
+            self.refusals.remove(partition);
+            self.started(partition);
+            return Ok(true);
+        };
+        let (topic, number) = partition;
+        // It may have waited for seconds, and there may be many.
+        let pulse = self.shared.pulses.get(self.index);
+        pulse.inspect(|pulse| pulse.beat("starting restored partitions"));
+        tracing::debug!(topic, partition = number, %error, "cannot seek yet");
+        // At first it is not ready yet. A partition whose offset was out of range it gives up, until it is assigned anew;
+        // and that error may be lost, with what a pause drops.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) {
+            let now = Instant::now();
+            let (since, times) = self.refusals.entry(partition.clone()).or_insert((now, 0));
+            *times += 1;
+            if *times > REFUSALS && since.elapsed() > REFUSED {
+                return Err(Stop::restart(format!(
+                    "{topic}-{number} is not read any more: the client has given it up, as it does where an offset is out of range. Start the service again: it goes on at offset {offset}, and if that is not there it says what to do"
+                )));
+            }
+        }
+        Ok(false)
     }
 
     /// Where a partition starts at its end, that place is committed before anything is judged:

@@ -217,13 +217,11 @@ impl Worker {
             // Nothing is open that could be aborted: what the producer means, it alone knows.
             return self.replace_producer();
         };
-        // Refusals that were reported meanwhile must not be forgotten with the transaction.
-        if let Err(Trouble::Stop(stop)) = commit::drain(sink, &mut self.scopes, Instant::now()) {
-            return Err(stop);
-        }
         if let Err(trouble) = commit::abort(sink, &mut self.scopes, &self.config) {
             return self.resolve(trouble);
         }
+        // Not before: of a batch that is refused, the records are reported one by one, and one alone would be blamed.
+        commit::note_refusals(sink, &mut self.scopes)?;
         self.aborts_in_a_row += 1;
         let pause = Duration::from_millis(10)
             .saturating_mul(1 << self.aborts_in_a_row.min(9))

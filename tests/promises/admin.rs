@@ -132,6 +132,31 @@ fn a_pause_stops_the_stream_and_the_other_topics_do_not_notice() {
     assert!(instance.terminate().success());
 }
 
+/// The client gives up a partition whose offset is out of range, and nothing but a new assignment makes it read again.
+#[test]
+fn a_partition_whose_beginning_is_gone_when_it_is_resumed_is_read_from_there() {
+    let it = Deployment::new("overtaken", 2, TRANSACTION);
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    does(&instance, &["pause"]);
+    let records: Vec<Rec> = (0..10)
+        .map(|id| Rec::with_id(id.to_string(), now_ms()))
+        .collect();
+    it.kafka.produce(&it.input, 0, &records);
+    it.kafka.delete_before(&it.input, 0, 5);
+    does(&instance, &["resume"]);
+    let ended = instance.wait(PATIENCE);
+    let log = instance.log_text();
+    assert!(
+        ended.code() == Some(75) && log.contains("it goes on at offset 5"),
+        "{ended}: {log}"
+    );
+    let mut instance = it.start("one");
+    it.wait_until_caught_up(PATIENCE);
+    assert_eq!(ids(&it, 0), ["5", "6", "7", "8", "9"]);
+    assert!(instance.terminate().success());
+}
+
 #[test]
 fn a_bypass_lets_all_through_and_forgets_nothing() {
     let mut it = Deployment::new("bypassed", 1, TRANSACTION);
@@ -266,6 +291,9 @@ fn seen_sets_are_rebuilt_under_a_stream() {
         instance.log_text().contains("DEBUG")
     });
     does(&instance, &["log-level"]);
+    let (status, said) = admin(&instance, &["log-level", "wran"]);
+    let said = said.as_str().expect("a sentence");
+    assert!(status == 64 && said.contains("use error, warn"), "{said}");
     let (status, said) = admin(&instance, &["rebuild", "--topic", "nothing"]);
     let said = said.as_str().expect("a sentence");
     assert!(status == 64 && said.contains("it has some of"), "{said}");

@@ -159,6 +159,26 @@ fn a_record_that_the_output_refuses_is_rejected_and_the_rest_goes_on() {
     assert!(instance.terminate().success());
 }
 
+/// Of a batch that is too large all records are reported, one by one, while more are judged: the first is no more to
+/// blame than the others.
+#[test]
+fn no_record_is_blamed_for_a_batch_before_all_of_it_is_reported() {
+    let extra = "rejected: {topic: \"{topic}_rej\"}\ntransaction: {interval: 1s}\n";
+    let deployment = Deployment::new("blamed", 1, extra);
+    broker().create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
+    let t = now_ms() - 60_000;
+    let records: Vec<Rec> = (0..3_000)
+        .map(|n| sized(&format!("id{n}"), 1_000, t + n))
+        .collect();
+    broker().produce(&deployment.input, 0, &records);
+    let mut instance = deployment.start_with("one", &[("delivery-failed", "1*sleep(1000)")]);
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    deployment.assert_output(|_, input| by_header(input));
+    let rejected = broker().read_partition(&format!("{}_rej", deployment.input), 0);
+    assert_eq!(rejected.len(), 0);
+    assert!(instance.terminate().success());
+}
+
 #[test]
 fn a_record_that_no_topic_can_take_stops_the_service_and_is_not_passed_over() {
     let mut deployment = Deployment::new("client-limit", 1, "rejected: {topic: \"{topic}_rej\"}\n");

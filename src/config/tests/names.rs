@@ -93,6 +93,14 @@ fn a_service_that_would_read_what_it_writes_is_refused() {
         "journal: {topic: t}",
         &["journal.topic", "also an input"],
     );
+    refused(
+        "['^t']",
+        "output: {topic: '{topic}'}",
+        &[
+            "output.topic",
+            "every topic that \"^t\" matches its own name",
+        ],
+    );
     // A regular expression leaves the service's own topics out when it is matched.
     let text = LEAST.replace("[t]", "['^.*']");
     assert!(
