@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use super::guard::Failure;
 use super::handles::Handles;
 use super::record::{Lineage, RecordError, SealRecord};
 use super::sealed::Sealed;
@@ -226,7 +227,7 @@ pub fn open(scope: &Path, slice: &Path, scratch: &Scratch) -> Looked {
 fn open_copy(files: Files, bytes_of_db: u64) -> Looked {
     let db = match sled_dir::open(&files.0, false) {
         Ok(db) => db,
-        Err(failure) => return Looked::Damaged(failure.why),
+        Err(failure) => return failed(failure),
     };
     let unsound = match sled_dir::seal_record(&db) {
         Ok(Some(bytes)) => match SealRecord::decode(&bytes) {
@@ -244,10 +245,18 @@ fn open_copy(files: Files, bytes_of_db: u64) -> Looked {
             Err(error) => Looked::Damaged(error.to_string()),
         },
         Ok(None) => Looked::Unfinished,
-        Err(failure) => Looked::Damaged(failure.why),
+        Err(failure) => failed(failure),
     };
     sled_dir::close(db);
     unsound
+}
+
+/// That room or files ran short says nothing of the slice.
+fn failed(failure: Failure) -> Looked {
+    match failure.passing {
+        true => Looked::Unread(failure.why),
+        false => Looked::Damaged(failure.why),
+    }
 }
 
 /// What the next start makes of sound slices, as [`super::Shelf::load`] decides it.

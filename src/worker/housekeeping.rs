@@ -113,9 +113,9 @@ impl Worker {
     }
 
     /// Where an input ends in markers or aborted records, no record will ever tell that they have been
-    /// passed. When nothing else has come for a while, the position itself is committed: retention can
+    /// passed. When nothing else has come for so long, the position itself is committed: retention can
     /// then take all of the input, and nothing that looks unread.
-    pub(super) fn commit_idle_positions(&mut self) -> Result<(), Stop> {
+    pub(super) fn commit_idle_positions(&mut self, idle: Duration) -> Result<(), Stop> {
         let (Some(source), Some(sink)) = (&self.source, &mut self.sink) else {
             return Ok(());
         };
@@ -135,7 +135,7 @@ impl Worker {
             let (passed, since) = *scope.passed.get_or_insert((position, now));
             if passed != position {
                 scope.passed = Some((position, now));
-            } else if now.duration_since(since) >= IDLE {
+            } else if now.duration_since(since) >= idle {
                 scope.passed = None;
                 scope.next_offset = position;
                 scope.touched = true;

@@ -295,10 +295,11 @@ impl Worker {
             if Instant::now() >= self.next_housekeeping {
                 self.at("keeping house");
                 self.keep_house()?;
-                self.commit_idle_positions()?;
+                self.commit_idle_positions(IDLE)?;
             }
         }
         tracing::info!(worker = self.index, "stopping: committing what is open");
+        self.commit_idle_positions(Duration::ZERO)?;
         self.close_transaction()
     }
 

@@ -209,6 +209,32 @@ fn an_idle_input_is_committed_past_its_last_marker() {
     assert!(instance.terminate().success());
 }
 
+/// However soon after its last marker.
+#[test]
+fn an_input_is_committed_past_its_last_marker_at_a_clean_end() {
+    let deployment = Deployment::new("ended", 1, "");
+    let producer = broker().producer(&[("transactional.id", &unique("upstream"))]);
+    let patience = Duration::from_secs(30);
+    producer.init_transactions(patience).expect("initialised");
+    let mut instance = deployment.start("one");
+    instance.wait_until_ready();
+    producer.begin_transaction().expect("begun");
+    let record = Rec::with_id("once", now_ms());
+    send(&producer, &deployment.input, 0, &record);
+    producer.commit_transaction(patience).expect("committed");
+    wait_for("the record", patience, || {
+        broker().read_partition(&deployment.output, 0).len() == 1
+    });
+    assert!(instance.terminate().success());
+    // The record and the marker.
+    let committed = broker().committed(&deployment.group, &deployment.input, 0);
+    assert_eq!(committed, Some(2));
+    broker().delete_before(&deployment.input, 0, 2);
+    let mut instance = deployment.start("one");
+    instance.wait_until_ready();
+    assert!(instance.terminate().success());
+}
+
 #[test]
 fn ids_at_the_very_edge_of_the_window_and_timestamps_out_of_order() {
     let input = unique("edge");
