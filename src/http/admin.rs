@@ -25,6 +25,7 @@ use crate::http::Status;
 use crate::identify::deployment_seed;
 use crate::inspect::{from_hex, wanted_id};
 use crate::metrics::Metrics;
+use crate::topics::OwnTopics;
 use crate::window::Fingerprint;
 
 /// Where everything of it is.
@@ -44,6 +45,7 @@ pub struct Admin {
     access: Access,
     seed: u64,
     id_from: IdSource,
+    own: OwnTopics,
 }
 
 /// Who may use it.
@@ -74,6 +76,7 @@ impl Admin {
             },
             seed: deployment_seed(&config.kafka.group_id),
             id_from: config.id.from.clone(),
+            own: OwnTopics::new(config),
         }
     }
 }
@@ -298,6 +301,12 @@ async fn pause(
     let OfTopic { topic } = body(&headers, &bytes)?;
     if let Some(topic) = &topic {
         admin.reads(topic)?;
+        if admin.own.is_own(topic) {
+            let sentence = format!(
+                "{topic} is between the two hops, and what is in it is judged: pause its input instead"
+            );
+            return Err(Refusal(StatusCode::BAD_REQUEST, sentence));
+        }
     }
     admin.control.pause(topic);
     Ok(state(State(admin)).await)

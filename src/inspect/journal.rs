@@ -148,13 +148,16 @@ impl Place<'_> {
     ) -> Result<Read, Stop> {
         let (journal, partition) = (&self.input.journal, self.partition);
         let mut first = Scan::new(self.identity(), anchor);
-        reader.read(journal, partition, low..high, |record| {
+        let end = reader.read(journal, partition, low..high, |record| {
             first.take(&record);
             first.first_run.is_none()
         })?;
+        let mut open_at = match end {
+            End::Open(at) => Some(at),
+            End::Reached | End::Enough | End::Trimmed => None,
+        };
         // What comes last may be markers and aborted runs, of unknown number.
         let mut last = Scan::new(self.identity(), anchor);
-        let mut open_at = None;
         let mut back = 8;
         while last.last_run.is_none() && first.first_run.is_some() {
             let from = high.saturating_sub(back).max(low);

@@ -100,9 +100,14 @@ impl Room {
             Ok(list) => keys.iter().map(|key| read(&list, key)).collect(),
             Err(_) if keys.len() > 1 => keys
                 .iter()
-                .map(|key| match ask(std::slice::from_ref(key)) {
-                    Ok(list) => read(&list, key),
-                    Err(error) => Err(in_doubt(&error)),
+                .map(|key| {
+                    if self.stopping.load(Ordering::Relaxed) {
+                        return Err(Trouble::Later("stopping".to_owned()));
+                    }
+                    match ask(std::slice::from_ref(key)) {
+                        Ok(list) => read(&list, key),
+                        Err(error) => Err(in_doubt(&error)),
+                    }
                 })
                 .collect(),
             Err(error) => keys.iter().map(|_| Err(in_doubt(&error))).collect(),

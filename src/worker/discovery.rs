@@ -2,7 +2,7 @@
 
 use super::transactions::ABORTS_NOT_READY;
 use super::*;
-use crate::config::Changed;
+use crate::config::{Changed, Scope};
 use crate::demo::interrupt::Interrupt;
 use crate::exit::Status;
 use crate::inspect::{JournalEnd, journal_end};
@@ -49,8 +49,9 @@ impl Worker {
                 }
             }
         }
-        // A topic that has gone keeps its place in the subscription until it is back.
+        let listed = inputs.len();
         inputs.retain(|name| self.topics.contains_key(name));
+        let are_all = inputs.len() == listed && self.absent(&inputs).is_empty();
         // Before the inputs speak: then nothing else holds the latch any more.
         if self.subscribed.is_empty() {
             let waits_for = if inputs.is_empty() {
@@ -67,7 +68,16 @@ impl Worker {
             .values()
             .filter(|topic| topic.name != topic.input());
         inputs.extend(second.map(|topic| topic.name.clone()));
+        if self.config.scope == Scope::Copartition {
+            // The windows of all inputs are asked for each record. So none is read before all are there, and one that has
+            // gone, or may not be seen any more, keeps its place.
+            inputs.extend(self.subscribed.iter().cloned());
+            if !are_all {
+                inputs.clone_from(&self.subscribed);
+            }
+        }
         inputs.sort();
+        inputs.dedup();
         if inputs.is_empty() || inputs == self.subscribed {
             return Ok(());
         }
@@ -333,12 +343,18 @@ impl Worker {
             match self.prepare_topic(name) {
                 Ok(topic) if topic.partitions > partition => return Ok(topic),
                 Err(PrepareError::Stop(stop)) => return Err(stop),
-                Ok(_) => std::thread::sleep(POLL),
+                Ok(_) => {}
                 Err(PrepareError::Retry(why)) => {
                     tracing::warn!(topic = name, "the topic cannot be prepared yet: {why}");
-                    std::thread::sleep(POLL);
+                    let text = format!(
+                        "{name} was assigned and cannot be prepared yet; nothing is read meanwhile: {why}"
+                    );
+                    self.tell("inputs", Condition::NotReady(text));
+                    // Which says that they are there.
+                    self.next_discovery = Instant::now();
                 }
             }
+            std::thread::sleep(POLL);
             if self.shutting_down() {
                 return Err(Stop {
                     status: crate::exit::Status::Done,

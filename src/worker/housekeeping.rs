@@ -12,6 +12,7 @@ impl Worker {
         }
         let wall_ms = wall_clock_ms();
         let mut rows = Vec::new();
+        let mut unseen = Vec::new();
         for (_, scope) in self.scopes.active() {
             let (name, partition) = (&scope.topic.name, scope.partition);
             let high = self
@@ -22,6 +23,13 @@ impl Worker {
             let passed = scope.passed.filter(|_| !scope.touched);
             let from = passed.map_or(scope.committed_offset, |(position, _)| position);
             let lag = high.map(|high| (high - from).max(0));
+            let since = scope.unseen_since.get_or_insert_with(Instant::now);
+            if high.is_some() || since.elapsed() >= UNSEEN {
+                scope.unseen_since = None;
+            }
+            if high.is_none() && scope.unseen_since.is_none() {
+                unseen.push((scope.partition_key(), scope.next_offset));
+            }
             if let Some(lag) = lag {
                 scope.metrics.lag.set(lag);
                 scope
@@ -29,7 +37,9 @@ impl Worker {
                     .lag_seconds
                     .set(behind_seconds(scope, lag, wall_ms));
             }
+            // Not before a run says under which terms the ids are held: a start under others must learn of what is gone.
             if trim
+                && scope.has_written_run
                 && let Some(keep_from) = scope.window.keep_journal_from()
                 && keep_from > scope.trimmed_to
             {
@@ -95,6 +105,9 @@ impl Worker {
                 restore_remaining: Some(recovering.metrics.restore_remaining.get()),
             });
         }
+        // The client forgets the end of a partition that it gives up, and its word for that may be lost: whether it still reads
+        // the partition shows when it is started again.
+        self.hold(unseen);
         self.shared.status.update(self.index, rows);
         let memory = self.shared.store.memory_bytes();
         self.shared
@@ -223,12 +236,17 @@ impl Worker {
         self.tell("partitions", condition);
     }
 
-    pub(super) fn tell_inputs(&self, inputs: &[String]) {
+    /// What was configured and is not among these inputs.
+    pub(super) fn absent(&self, inputs: &[String]) -> Vec<&str> {
         let patterns = self.config.input.topics.iter();
-        let absent: Vec<&str> = patterns
+        patterns
             .filter(|pattern| !inputs.iter().any(|input| pattern.matches(input)))
             .map(|pattern| pattern.as_str())
-            .collect();
+            .collect()
+    }
+
+    pub(super) fn tell_inputs(&self, inputs: &[String]) {
+        let absent = self.absent(inputs);
         let condition = if absent.is_empty() {
             Condition::Ready(format!("reading {}", inputs.join(", ")))
         } else {

@@ -100,6 +100,8 @@ const INIT_ATTEMPT: Duration = Duration::from_secs(10);
 /// A partition that cannot be started for so long, in so many attempts, will not be in this process.
 const REFUSED: Duration = Duration::from_secs(10);
 const REFUSALS: u32 = 20;
+/// How long the source may not know where a partition ends before it is started again.
+const UNSEEN: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Being fenced this often within [`FENCE_MEMORY`] means a twin that is alive, not a coordinator
 /// that gave up on a transaction of ours.
@@ -507,6 +509,7 @@ impl Worker {
         self.heed_fatal_error()?;
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                fail::fail_point!("offset-error-lost", |_| Ok(()));
                 // Which partition it was, the error does not say: recovery finds out, and says
                 // what is to be done.
                 tracing::warn!(
@@ -548,6 +551,14 @@ impl Worker {
                     "an input holds a batch that cannot be read ({code}){last}. Look at it with kafka-dump-log; to go on behind it, move the offset of the group {} with kafka-consumer-groups --reset-offsets",
                     self.config.kafka.group_id
                 )))
+            }
+            Some(Code::InvalidMessage | Code::Unknown) => {
+                let last = self.last_error_of_source();
+                tracing::warn!(
+                    worker = self.index,
+                    "a broker cannot read a partition of an input, and is asked again: {error}{last}. See its log; a replica that is whole may have to lead"
+                );
+                Ok(())
             }
             _ => {
                 tracing::debug!(%error, "poll");

@@ -199,6 +199,8 @@ impl Worker {
             committed_offset: input_offset,
             journal_next,
             last_run_checksum: 0,
+            has_written_run: false,
+            unseen_since: None,
             filter_counts: Counts::default(),
             touched: false,
             must_write_run: !committed,

@@ -176,6 +176,10 @@ pub struct Scope {
     pub journal_next: i64,
     /// Checksum of the last run that the open transaction writes.
     pub last_run_checksum: u64,
+    /// A run was committed since the partition was restored.
+    pub has_written_run: bool,
+    /// Since when the source has not known where the partition ends.
+    pub unseen_since: Option<Instant>,
     /// What the filter has answered since the partition is ours.
     pub filter_counts: Counts,
     /// The open transaction holds something of this scope.
@@ -330,6 +334,7 @@ impl Scope {
             self.window.merge(first, last_run, self.next_offset);
             self.journal_next = last + 1;
             self.must_write_run = false;
+            self.has_written_run = true;
         } else {
             self.window.discard();
         }

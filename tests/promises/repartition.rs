@@ -6,7 +6,7 @@ use std::time::Duration;
 use kafka_dedup::identify::{Identity, deployment_seed};
 use kafka_dedup::repartition::{Mark, Passed};
 
-use crate::admin::{does, run};
+use crate::admin::{admin, does, run};
 use crate::crash::rounds;
 use crate::kit::hostile::{Hostile, Pool};
 use crate::kit::kin::{
@@ -339,6 +339,10 @@ fn what_is_between_the_hops_is_judged_in_a_pause() {
     instance.wait_until_ready();
     let stream = crossing(&it, 75);
     std::thread::sleep(Duration::from_secs(1));
+    let between = ["pause", "--topic", &it.by_id()];
+    let (status, said) = admin(&instance, &between);
+    let said = said.as_str().expect("a sentence");
+    assert!(status == 64 && said.contains("pause its input"), "{said}");
     does(&instance, &["pause"]);
     // The answer tells what will be, the status what is.
     wait_for("a pause of the first hop alone", PATIENCE, || {

@@ -182,6 +182,83 @@ fn topics_share_what_they_have_seen_by_partition_number() {
     assert!(one.terminate().success() && three.terminate().success());
 }
 
+/// The window of the one that has gone is asked for all records of the other, also after a start.
+#[test]
+fn an_input_that_cannot_be_seen_any_more_holds_up_its_kin() {
+    let mut it = Deployment::new("gone", 1, TRANSACTION);
+    let (eu, us, joined) = (it.input.clone(), unique("stays"), unique("joined"));
+    it.kafka.create_topic(&us, 1, &[]);
+    it.output.clone_from(&joined);
+    it.extra += &format!(
+        "input: {{topics: [{eu}, {us}]}}\noutput: {{topic: {joined}}}\nscope: copartition\n"
+    );
+    let record = [Rec::with_id("x", now_ms())];
+    let forwarded = || it.kafka.read_partition(&joined, 0).len();
+    it.kafka.produce(&eu, 0, &record);
+    let mut instance = it.start("one");
+    wait_for("the record", PATIENCE, || forwarded() == 1);
+    it.kafka.delete_topic(&eu);
+    let is_held_up = |instance: &Instance| {
+        wait_for("it to be missed", PATIENCE, || {
+            let answer = instance.get("/readyz");
+            answer.is_some_and(|(_, text)| text.contains(&format!("no topic yet for {eu}")))
+        });
+        it.kafka.produce(&us, 0, &record);
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(forwarded(), 1);
+    };
+    is_held_up(&instance);
+    assert!(instance.terminate().success());
+    let mut instance = it.start("one");
+    is_held_up(&instance);
+    assert!(instance.terminate().success());
+}
+
+/// Their output is one topic, which must not be asked about twice: librdkafka answers no such question.
+#[test]
+fn a_journal_that_is_deleted_is_noticed_where_inputs_share_an_output() {
+    let mut it = Deployment::new("shares", 1, TRANSACTION);
+    let other = unique("another");
+    it.kafka.create_topic(&other, 1, &[]);
+    it.extra += &format!(
+        "input: {{topics: [{}, {other}]}}\noutput: {{topic: {}}}\n",
+        it.input, it.output
+    );
+    let mut instance = it.start("one");
+    instance.wait_until_ready();
+    it.kafka.delete_topic(&it.journal());
+    assert_eq!(instance.wait(PATIENCE).code(), Some(78));
+    let log = instance.log_text();
+    assert!(log.contains("was deleted while the service ran"), "{log}");
+}
+
+/// Nothing is read until it can be prepared, and that is said.
+#[test]
+fn a_topic_that_is_gone_when_it_is_assigned_is_waited_for_and_named() {
+    let mut it = Deployment::new("assigned", 1, TRANSACTION);
+    let gone = unique("gone");
+    it.kafka.create_topic(&gone, 1, &[]);
+    it.extra += &format!("input: {{topics: [{}, {gone}]}}\nscope: topic\n", it.input);
+    let mut instance = it.start_with("one", &[("assigned", "1*sleep(5000)")]);
+    let assigned = "kafka_dedup_rebalances_total{event=\"assigned\"}";
+    wait_for("the assignment", PATIENCE, || {
+        instance.try_metric(assigned) == Some(1.0)
+    });
+    it.kafka.delete_topic(&gone);
+    wait_for("it to be named", PATIENCE, || {
+        let words = format!("{gone} was assigned and cannot be prepared yet");
+        instance
+            .get("/readyz")
+            .is_some_and(|(status, text)| status == 503 && text.contains(&words))
+    });
+    it.kafka.create_topic(&gone, 1, &[]);
+    it.kafka
+        .produce(&it.input, 0, &[Rec::with_id("x", now_ms())]);
+    it.wait_until_caught_up(PATIENCE);
+    instance.wait_until_ready();
+    assert!(instance.terminate().success());
+}
+
 /// Members that share partitions would be given some that the owner of the topic reads: the two kinds are never
 /// in the group together, and none disturbs the other.
 #[test]

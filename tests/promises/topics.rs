@@ -267,6 +267,37 @@ fn a_transaction_is_of_a_hundred_partitions_at_most() {
     assert!(instance.terminate().success());
 }
 
+/// A window that was made shorter by mistake, and put right before a record came: nothing has happened.
+#[test]
+fn a_journal_is_not_trimmed_for_a_window_under_which_nothing_was_let_through() {
+    let window =
+        |time: &str| format!("window: {{time: {time}}}\ntransaction: {{interval: 50ms}}\n");
+    let mut it = Deployment::new("shorter", 1, &window("24h"));
+    let now = now_ms();
+    let early = Rec::with_id("early", now - 10 * 3_600_000);
+    let patience = Duration::from_secs(60);
+    let mut instance = it.start("one");
+    for record in [&early, &Rec::with_id("late", now)] {
+        it.kafka.produce(&it.input, 0, std::slice::from_ref(record));
+        it.wait_until_caught_up(patience);
+    }
+    assert!(instance.terminate().success());
+    it.extra = window("1h");
+    let mut instance = it.start("two");
+    instance.wait_until_ready();
+    // Longer than from one trim to the next.
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(instance.terminate().success());
+    assert_eq!(it.kafka.low_watermark(&it.journal(), 0), 0);
+    it.extra = window("24h");
+    let mut instance = it.start("three");
+    it.kafka.produce(&it.input, 0, &[early]);
+    it.wait_until_caught_up(patience);
+    it.assert_output(|_, input| by_header(input));
+    assert_eq!(it.kafka.read_partition(&it.output, 0).len(), 2);
+    assert!(instance.terminate().success());
+}
+
 #[test]
 fn the_journal_holds_the_window_and_no_more() {
     let deployment = Deployment::new(

@@ -75,13 +75,15 @@ pub struct ClusterDescription {
 }
 
 /// Describes topics, each on its own: absent and forbidden topics are errors of theirs alone
-/// (`UnknownTopicOrPartition`, `TopicAuthorizationFailed`). One request.
+/// (`UnknownTopicOrPartition`, `TopicAuthorizationFailed`). One request. A name may come more than once, and is answered
+/// once: librdkafka refuses a request that repeats one.
 pub fn topics<C: ClientContext>(
     client: &Client<C>,
     names: &[&str],
     timeout: Duration,
 ) -> Result<Vec<DescribedTopic>, NoAnswer> {
-    let names = c_strings(names)?;
+    let distinct: BTreeSet<&str> = names.iter().copied().collect();
+    let names = c_strings(&Vec::from_iter(distinct))?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: `pointers` holds as many valid C strings as is said; librdkafka copies them.
     let collection = unsafe {
