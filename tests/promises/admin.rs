@@ -141,6 +141,13 @@ fn a_partition_whose_beginning_is_gone_when_it_is_resumed_is_read_from_there() {
         let mut instance = it.start_with("one", &[("offset-error-lost", error)]);
         instance.wait_until_ready();
         does(&instance, &["pause"]);
+        // The answer tells what will be, the status what is.
+        wait_for("the pause", PATIENCE, || {
+            let (_, status) = instance.get_admin("/status").expect("an answer");
+            let status: Value = serde_json::from_str(&status).expect("JSON");
+            let rows = status["partitions"].as_array().expect("rows");
+            rows.len() == 2 && rows.iter().all(|row| row["state"] == "paused")
+        });
         let records: Vec<Rec> = (0..10)
             .map(|id| Rec::with_id(id.to_string(), now_ms()))
             .collect();
