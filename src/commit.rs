@@ -173,6 +173,12 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
     if !failures.is_empty() {
         return Err(undelivered(scopes, &failures, drained));
     }
+    if sink.is_unsure() {
+        return Err(Trouble::InDoubt {
+            cause: "unconfirmed",
+            why: "the client takes records for delivered that no broker has confirmed".to_owned(),
+        });
+    }
     if !drained {
         return Err(Trouble::InDoubt {
             cause: "delivery-timeout",
@@ -186,14 +192,20 @@ pub fn drain(sink: &Sink, scopes: &mut Scopes, deadline: Instant) -> Result<(), 
     Ok(())
 }
 
-/// Of a transaction that was aborted, which leaves nothing in flight: remembers the records that were refused.
+/// Of a transaction that was aborted, which leaves nothing in flight: remembers the records that were refused. Whether
+/// that is news of any of them.
 ///
 /// # Errors
 /// A record can be delivered nowhere.
-pub fn note_refusals(sink: &Sink, scopes: &mut Scopes) -> Result<(), Stop> {
+pub fn note_refusals(sink: &Sink, scopes: &mut Scopes) -> Result<bool, Stop> {
+    let known = |scopes: &mut Scopes| -> usize {
+        let scopes = scopes.active().map(|(_, scope)| scope);
+        scopes.map(|it| it.refused.len() + it.suspects.len()).sum()
+    };
+    let before = known(scopes);
     match undelivered(scopes, &sink.failures(), true) {
         Trouble::Stop(stop) => Err(stop),
-        _ => Ok(()),
+        _ => Ok(known(scopes) > before),
     }
 }
 
@@ -281,8 +293,18 @@ pub fn abort(sink: &Sink, scopes: &mut Scopes, config: &Config) -> Result<(), Tr
         scope.discard();
     }
     // An abort that cannot be aborted leaves a producer of no use.
-    outcome
-        .map_err(|error| certain_or_in_doubt(consequence(&error, "abort", sink.transactional_id())))
+    outcome.map_err(|error| {
+        certain_or_in_doubt(consequence(&error, "abort", sink.transactional_id()))
+    })?;
+    if sink.is_unsure() {
+        // The client gives their sequence numbers to the records to come, and a broker that has them takes those for
+        // repetitions: it confirms them and drops them.
+        return Err(Trouble::InDoubt {
+            cause: "unconfirmed",
+            why: "records were given up that a broker may have written".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Once the request that ends a transaction may have been sent, no error is one after which the same
@@ -432,7 +454,14 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure], are_all: bool) -> Trou
         .iter()
         .filter_map(|failure| refusal(failure.code).map(|rejection| (failure, rejection)))
         .collect();
-    let certain = are_all && refused.len() == 1;
+    // A batch is of one partition, and a journal's is of one scope.
+    let is_alone = |failure: &Failure| {
+        let of_journal = |it: &Failure| it.origin.target == Target::Journal;
+        let kin = refused.iter().filter(|(other, _)| {
+            of_journal(failure) && of_journal(other) && other.origin.scope == failure.origin.scope
+        });
+        refused.len() == 1 || kin.count() == 1
+    };
     for (failure, rejection) in &refused {
         let Origin {
             scope: place,
@@ -442,10 +471,13 @@ fn undelivered(scopes: &mut Scopes, failures: &[Failure], are_all: bool) -> Trou
         let Some(scope) = scopes.at(place) else {
             continue;
         };
-        if certain {
+        if are_all && is_alone(failure) {
             return refused_record(scope, offset, target, failure.code, *rejection);
         }
-        scope.suspects.insert(offset);
+        // A run cannot be sent alone.
+        if target != Target::Journal {
+            scope.suspects.insert(offset);
+        }
     }
     if let Some((failure, _)) = refused.first() {
         return Trouble::Abort {

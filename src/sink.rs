@@ -22,6 +22,7 @@ use crate::exit::Stop;
 use crate::kafka::bounded::within;
 use crate::kafka::clients;
 use crate::kafka::context::Logged;
+use crate::kafka::describe;
 use crate::kafka::produce;
 pub use crate::kafka::produce::Outgoing;
 
@@ -75,11 +76,16 @@ struct Notes {
     failed: Vec<(usize, RDKafkaErrorCode)>,
     /// (index of the record in its transaction, its offset in the journal)
     journalled: Vec<(usize, i64)>,
+    /// Of some record the client does not know whether a broker has written it, or it takes it for written because a later
+    /// one was.
+    unsure: bool,
 }
 
 /// The bit of a record's tag that says it went to the journal; the rest is its index in the
 /// transaction. It spares the delivery thread a look-up for every record.
 const JOURNAL_TAG: usize = 1 << (usize::BITS - 1);
+/// A wait for deliveries, of which there may be several, one after the other.
+const STEP: Duration = Duration::from_millis(100);
 /// How long a full queue is waited for before the next try.
 const QUEUE_FULL: Duration = Duration::from_millis(1);
 
@@ -112,15 +118,21 @@ impl ProducerContext for SinkContext {
 
     fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
         match result {
+            // No broker has answered for it: the client concludes it from a later batch, which holds for a broker that knew the
+            // sequence, and not for one that saw this producer for the first time.
+            Ok(record) if record.offset() < 0 => self.notes().unsure = true,
             Ok(record) if tag & JOURNAL_TAG != 0 => {
                 let run = (tag & !JOURNAL_TAG, record.offset());
                 self.notes().journalled.push(run);
             }
             Ok(_) => {}
-            Err((error, _)) => {
+            Err((error, record)) => {
                 let code = error.rdkafka_error_code();
                 let code = code.unwrap_or(RDKafkaErrorCode::Unknown);
-                self.notes().failed.push((tag & !JOURNAL_TAG, code));
+                let mut notes = self.notes();
+                notes.failed.push((tag & !JOURNAL_TAG, code));
+                notes.unsure |= describe::may_be_written(record);
+                drop(notes);
                 fail::fail_point!("delivery-failed");
             }
         }
@@ -189,8 +201,7 @@ impl Sink {
     pub fn begin(&mut self) -> KafkaResult<()> {
         self.origins.clear();
         let mut notes = self.producer.context().notes();
-        notes.failed.clear();
-        notes.journalled.clear();
+        *notes = Notes::default();
         drop(notes);
         self.producer.begin_transaction()
     }
@@ -243,10 +254,25 @@ impl Sink {
     }
 
     /// Sends what waits, and waits until every record is delivered or failed; false when `deadline` passed
-    /// first. Afterwards librdkafka has nothing in flight, for which a commit would wait 100 ms.
+    /// first. Afterwards librdkafka has nothing in flight, for which a commit would wait 100 ms. Once one has failed, the
+    /// others are not waited for: what was sent behind a record that is refused, the client keeps for an attempt that
+    /// does not come.
     pub fn drain(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        produce::flush(&self.producer, left)
+        loop {
+            let has_failed = !self.producer.context().notes().failed.is_empty();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if produce::flush(&self.producer, left.min(STEP)) {
+                return true;
+            }
+            if has_failed || left <= STEP {
+                return false;
+            }
+        }
+    }
+
+    /// Whether the client does not know of some record of this transaction if it was written.
+    pub fn is_unsure(&self) -> bool {
+        self.producer.context().notes().unsure
     }
 
     /// The deliveries of this transaction that failed so far.
@@ -302,9 +328,18 @@ impl Sink {
             self.producer
                 .purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
         }
+        let deadline = Instant::now() + timeout;
         within(timeout, "abort", &self.producer, move |producer| {
             fail::fail_point!("abort-hang");
-            producer.abort_transaction(timeout)
+            // It purges once, when it is called, and waits for the rest: what is handed back to the queue meanwhile only the
+            // next call purges. Each goes on where the one before it was.
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match producer.abort_transaction(left.min(STEP)) {
+                    Err(KafkaError::Transaction(error)) if error.is_retriable() && left > STEP => {}
+                    outcome => return outcome,
+                }
+            }
         })
     }
 

@@ -221,7 +221,11 @@ impl Worker {
             return self.resolve(trouble);
         }
         // Not before: of a batch that is refused, the records are reported one by one, and one alone would be blamed.
-        commit::note_refusals(sink, &mut self.scopes)?;
+        if commit::note_refusals(sink, &mut self.scopes)? {
+            // It goes differently next time.
+            self.rewind();
+            return Ok(());
+        }
         self.aborts_in_a_row += 1;
         let pause = Duration::from_millis(10)
             .saturating_mul(1 << self.aborts_in_a_row.min(9))

@@ -179,6 +179,63 @@ fn no_record_is_blamed_for_a_batch_before_all_of_it_is_reported() {
     assert!(instance.terminate().success());
 }
 
+/// Batches that are on their way behind the one that is refused: the client keeps them for another attempt, which never
+/// comes in a transaction that is to be aborted.
+#[test]
+fn a_refused_record_holds_up_nothing_that_was_sent_behind_it() {
+    let extra = "rejected: {topic: \"{topic}_rej\"}\ntransaction: {interval: 2s}\n";
+    let mut deployment = Deployment::new("behind", 1, extra);
+    for (name, value) in [("BATCH_SIZE", "15000"), ("LINGER_MS", "0")] {
+        let name = format!("KAFKA_DEDUP__KAFKA__PRODUCER_PROPERTIES__{name}");
+        deployment.env.push((name, value.to_owned()));
+    }
+    broker().create_topic(&deployment.output, 1, &[("max.message.bytes", "20000")]);
+    let t = now_ms() - 60_000;
+    let records: Vec<Rec> = (0..20_000)
+        .map(|n| {
+            sized(
+                &format!("id{n}"),
+                if n == 500 { 50_000 } else { 100 },
+                t + n,
+            )
+        })
+        .collect();
+    broker().produce(&deployment.input, 0, &records);
+    let mut instance = deployment.start("one");
+    deployment.wait_until_caught_up(Duration::from_secs(60));
+    let rejected = broker().read_partition(&format!("{}_rej", deployment.input), 0);
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(broker().read_partition(&deployment.output, 0).len(), 19_999);
+    let log = instance.log_text();
+    assert!(!log.contains("in doubt"), "{log}");
+    assert!(instance.terminate().success());
+}
+
+/// Of several partitions in one transaction: each has a partition of the journal to itself, so that a run is to blame
+/// for sure.
+#[test]
+fn a_journal_that_takes_no_runs_stops_the_service_with_a_sentence() {
+    let deployment = Deployment::new("small-journal", 2, "transaction: {interval: 1s}\n");
+    let journal = deployment.journal();
+    broker().create_topic(&journal, 2, &[("max.message.bytes", "5000")]);
+    let t = now_ms() - 60_000;
+    let records: Vec<Rec> = (0..1_000)
+        .map(|n| sized(&format!("id{n}"), 10, t + n))
+        .collect();
+    for partition in [0, 1] {
+        broker().produce(&deployment.input, partition, &records);
+    }
+    let mut instance = deployment.start("one");
+    let status = instance.wait(Duration::from_secs(60));
+    assert_eq!(status.code(), Some(78), "{}", instance.log_tail());
+    let log = instance.log_text();
+    assert!(
+        log.contains("the journal topic refused what belongs to")
+            && log.contains("max.message.bytes"),
+        "{log}"
+    );
+}
+
 #[test]
 fn a_record_that_no_topic_can_take_stops_the_service_and_is_not_passed_over() {
     let mut deployment = Deployment::new("client-limit", 1, "rejected: {topic: \"{topic}_rej\"}\n");

@@ -87,6 +87,13 @@ pub fn header_count(message: &BorrowedMessage<'_>) -> usize {
     }
 }
 
+/// Of a record that was not delivered: whether it may be in its topic all the same. O(1).
+pub fn may_be_written(record: &BorrowedMessage<'_>) -> bool {
+    // SAFETY: the message is alive for the call.
+    let status = unsafe { sys::rd_kafka_message_status(record.ptr()) };
+    status != sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+}
+
 /// Shows every header of a message in its order: names that are no UTF-8, and values that are null,
 /// as they are. O(headers).
 pub fn each_header(message: &BorrowedMessage<'_>, mut show: impl FnMut(&CStr, Option<&[u8]>)) {

@@ -21,7 +21,9 @@ use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_admin_op_t as Op;
 
 pub use bounds::{End, bounds};
-pub use local::{cached_watermarks, each_header, group_generation, header_count, last_header};
+pub use local::{
+    cached_watermarks, each_header, group_generation, header_count, last_header, may_be_written,
+};
 use native::{Options, Owned, ask, c_strings, elements, failure};
 use native::{permissions, text, unexpected};
 
