@@ -562,6 +562,24 @@ fn partitions_that_share_what_they_have_seen_are_audited_together() {
     assert_eq!(refused.status, 64);
 }
 
+/// Of each record it is not known which of two places it is in, and nothing ever comes in the one: that is not
+/// waited for, however many there are.
+#[test]
+fn many_records_of_which_none_is_a_duplicate_pass() {
+    let extra = format!("scope: topic\ntransaction: {{records: 500}}\n{SIDES}");
+    let it = Deployment::new("none", 1, &extra);
+    let start = now_ms() - 60 * MINUTE_MS;
+    let record = |n: i64| Rec::with_id(n.to_string(), start + n);
+    let all: Vec<Rec> = (0..60_000).map(record).collect();
+    it.kafka.produce(&it.input, 0, &all);
+    judge_all(&it);
+    let verified = verify(&it, &["--json"], &[]);
+    let json = verified.json();
+    assert_eq!(json["verdict"], "passed", "{}", verified.out);
+    assert_eq!(differences(&json), [0; 4]);
+    assert_eq!(count(&json, "forwarded"), 60_000);
+}
+
 #[test]
 fn aborted_input_is_not_received() {
     let it = Deployment::new("aborting", 1, "window: {time: 1h}\n");

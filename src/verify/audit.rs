@@ -243,13 +243,12 @@ impl Audit {
         })
     }
 
-    /// The input with the fewest records that wait. Beyond its range it is read only while there are
-    /// records in the strands that may be its.
+    /// The input with the fewest records that wait, as long as few enough of them have to come. Beyond its range it is read
+    /// only while there are records in the strands that may be its.
     fn next_input(&self) -> Option<usize> {
         let strays = self.there.iter().any(|there| there.strand.strays() > 0);
-        let open = |index: usize| -> usize {
-            let strands = self.there.iter();
-            strands.map(|there| there.strand.open_in(index)).sum()
+        let sum = |of: &dyn Fn(&Strand) -> usize| -> usize {
+            self.there.iter().map(|there| of(&there.strand)).sum()
         };
         self.scopes
             .iter()
@@ -258,8 +257,8 @@ impl Audit {
                 !self.feeds.has_ended(scope.feed)
                     && (strays || self.feeds.next(scope.feed) < scope.input.to)
             })
-            .map(|(index, _)| (open(index), index))
-            .filter(|(open, _)| *open < self.ahead)
+            .filter(|(index, _)| sum(&|strand| strand.must_be_open_in(*index)) < self.ahead)
+            .map(|(index, _)| (sum(&|strand| strand.open_in(index)), index))
             .min()
             .map(|(_, index)| index)
     }

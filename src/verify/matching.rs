@@ -195,6 +195,11 @@ impl Strand {
         self.lanes[lane].open
     }
 
+    /// Of those, the ones that have to be there.
+    pub fn must_be_open_in(&self, lane: usize) -> usize {
+        self.lanes[lane].open - self.lanes[lane].may_be_open
+    }
+
     pub fn strays(&self) -> usize {
         self.strays.len()
     }
@@ -221,6 +226,14 @@ impl Strand {
         match found {
             Some(found) => self.matched(lane, number, &found, key),
             None => self.open.entry(key).or_default().push_back((lane, number)),
+        }
+        // Where none of those comes that need not, as in the duplicates of an input that has none, they are not waited for.
+        if self.lanes[lane].may_be_open > self.ahead {
+            let need_not = |it: &Waiting| it.state == State::Open && it.it.must != Must::Be;
+            if let Some(oldest) = self.lanes[lane].waiting.iter().position(need_not) {
+                self.absent(lane, oldest);
+                self.settle(lane);
+            }
         }
     }
 
