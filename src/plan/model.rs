@@ -124,7 +124,15 @@ impl Plan {
     pub fn of(load: Load, config: &Config) -> Self {
         let partition = Partition::of(load, config);
         let all = f64::from(load.partitions);
-        let share = |instances: u32| load.partitions.div_ceil(instances.max(1));
+        // What one member reads as a whole: a partition, or all partitions of a topic.
+        let unit = match config.scope {
+            Scope::Topic => load.partitions.div_ceil(topics(config)),
+            _ => 1,
+        };
+        let share = |instances: u32| {
+            let units = load.partitions.div_ceil(unit);
+            (units.div_ceil(instances.max(1)) * unit).min(load.partitions)
+        };
         let instance = Instance::of(share(load.instances), load, &partition, config);
         let fewer = share(load.instances.saturating_sub(1));
         let instance_without_one = Instance::of(fewer, load, &partition, config);
@@ -147,6 +155,11 @@ impl Plan {
             },
         }
     }
+}
+
+/// How many input topics there are, as far as the config says so: a regular expression is one.
+fn topics(config: &Config) -> u32 {
+    u32::try_from(config.input.topics.len()).map_or(u32::MAX, |count| count.max(1))
 }
 
 impl Partition {

@@ -81,6 +81,36 @@ fn more_instances_share_and_the_limit_allows_for_one_that_is_gone() {
     }
 }
 
+/// One member reads all of a topic, and the others stand by.
+#[test]
+fn a_topic_that_is_one_scope_is_not_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("dedup.yaml");
+    let shares = |topics: &str| {
+        let yaml = format!(
+            "kafka: {{bootstrap_servers: 'f:1', group_id: g}}\ninput: {{topics: {topics}}}\nid: {{from: key}}\nscope: topic\n"
+        );
+        std::fs::write(&file, yaml).unwrap();
+        let file = file.to_str().unwrap();
+        let (plan, _) = plan(&[
+            "--rate",
+            "50000",
+            "--partitions",
+            "12",
+            "--instances",
+            "3",
+            "-c",
+            file,
+        ]);
+        (
+            plan.instance.partitions,
+            plan.instance_without_one.partitions,
+        )
+    };
+    assert_eq!(shares("[t]"), (12, 12));
+    assert_eq!(shares("[t, u, v, w]"), (6, 6));
+}
+
 #[test]
 fn the_smallest_and_the_largest_are_finite() {
     for arguments in [
