@@ -335,9 +335,13 @@ impl Sink {
             // next call purges. Each goes on where the one before it was.
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
-                match producer.abort_transaction(left.min(STEP)) {
-                    Err(KafkaError::Transaction(error)) if error.is_retriable() && left > STEP => {}
-                    outcome => return outcome,
+                let outcome = producer.abort_transaction(left.min(STEP));
+                let code = outcome
+                    .as_ref()
+                    .err()
+                    .and_then(KafkaError::rdkafka_error_code);
+                if code != Some(RDKafkaErrorCode::OperationTimedOut) || left <= STEP {
+                    return outcome;
                 }
             }
         })
