@@ -394,7 +394,8 @@ fn not_sent(error: &KafkaError, target: Target, to: &str) -> Trouble {
     }
 }
 
-fn is_fence(code: RDKafkaErrorCode) -> bool {
+/// Whether it says that another producer has taken the transactional id over.
+pub fn is_fence(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::Fenced

@@ -270,6 +270,11 @@ impl Sink {
         }
     }
 
+    /// Why the client is of no use any more, if it is not.
+    pub fn fatal_error(&self) -> Option<RDKafkaErrorCode> {
+        self.producer.client().fatal_error().map(|(code, _)| code)
+    }
+
     /// Whether the client does not know of some record of this transaction if it was written.
     pub fn is_unsure(&self) -> bool {
         self.producer.context().notes().unsure

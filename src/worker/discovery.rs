@@ -51,13 +51,19 @@ impl Worker {
         }
         let listed = inputs.len();
         inputs.retain(|name| self.topics.contains_key(name));
+        // The windows of all inputs are asked for each record then. So none is read before all are there, and one that has gone,
+        // or may not be seen any more, keeps its place.
+        let is_one_scope = self.config.scope == Scope::Copartition;
         let are_all = inputs.len() == listed && self.absent(&inputs).is_empty();
+        let may_not_join = is_one_scope && !are_all;
         // Before the inputs speak: then nothing else holds the latch any more.
         if self.subscribed.is_empty() {
-            let waits_for = if inputs.is_empty() {
-                "no input topic to join the group with"
-            } else {
-                "joining the group; a predecessor that was killed keeps its partitions until its session.timeout.ms has passed"
+            let waits_for = match inputs.is_empty() {
+                true => "no input topic to join the group with",
+                false if may_not_join => "joined when all inputs are there (scope: copartition)",
+                false => {
+                    "joining the group; a predecessor that was killed keeps its partitions until its session.timeout.ms has passed"
+                }
             };
             self.tell("group", Condition::NotReady(waits_for.to_owned()));
         }
@@ -68,13 +74,10 @@ impl Worker {
             .values()
             .filter(|topic| topic.name != topic.input());
         inputs.extend(second.map(|topic| topic.name.clone()));
-        if self.config.scope == Scope::Copartition {
-            // The windows of all inputs are asked for each record. So none is read before all are there, and one that has
-            // gone, or may not be seen any more, keeps its place.
+        if may_not_join {
+            inputs.clone_from(&self.subscribed);
+        } else if is_one_scope {
             inputs.extend(self.subscribed.iter().cloned());
-            if !are_all {
-                inputs.clone_from(&self.subscribed);
-            }
         }
         inputs.sort();
         inputs.dedup();

@@ -121,6 +121,15 @@ impl Worker {
     /// Acts on what went wrong with the open transaction. Afterwards none is open.
     pub(super) fn resolve(&mut self, trouble: Trouble) -> Result<(), Stop> {
         let metrics = Arc::clone(&self.shared.metrics);
+        let fatal = self.sink.as_ref().and_then(Sink::fatal_error);
+        let trouble = match trouble {
+            // Whoever hands a record over is told that the client is of no use any more, and not why.
+            Trouble::InDoubt {
+                cause: "fatal",
+                why,
+            } if fatal.is_some_and(commit::is_fence) => Trouble::Fenced { why },
+            other => other,
+        };
         match trouble {
             Trouble::Stop(stop) | Trouble::Halt(stop) => Err(stop),
             Trouble::Abort { cause, why } => {
